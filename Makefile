@@ -1,0 +1,45 @@
+# Two commands set everything up: `make run` and `make test`. Everything they install goes to .venv and .cache.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: run test check lock clean help
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+run: $(VENV)/.run-ready  ## set up, then run the demo: synthetic shop, all stages, no broker
+	@$(BIN)/resegment demo
+
+test: $(VENV)/.test-ready  ## everything: format, lint, types, tests, with a real Kafka where one can be had
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/check.sh
+
+check: $(VENV)/.test-ready  ## format, lint, types and the fast tests: seconds, not minutes
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/check.sh --fast
+
+lock: $(VENV)/.test-ready  ## resolve the two lock files anew
+	@for extra in run dev; do \
+	  out=requirements.lock; flags=; [ $$extra = dev ] && out=requirements-dev.lock && flags='--extra dev'; \
+	  $(BIN)/uv pip compile pyproject.toml --extra build $$flags --universal --python-version 3.11 \
+	    --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --quiet --output-file $$out; done
+
+clean:  ## remove what the commands above installed
+	rm -rf $(VENV) .cache build *.egg-info
+
+$(BIN)/python:
+	@echo "setting up $(VENV) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "resegment needs Python 3.11 or newer; set PYTHON=/path/to/it")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run-ready: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "installing the locked packages ..."
+	@$(PIP) install --require-hashes --requirement requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test-ready: requirements-dev.lock pyproject.toml | $(BIN)/python
+	@echo "installing the locked packages, the development ones too ..."
+	@$(PIP) install --require-hashes --requirement requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.run-ready

@@ -1,0 +1,1 @@
+"""What pushes clickstream in: synthetic shoppers and dataset readers."""

@@ -1,0 +1,1 @@
+"""What crosses a topic: one pydantic model a topic, the single source of truth."""

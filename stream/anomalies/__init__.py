@@ -1,0 +1,1 @@
+"""Users who behave like nobody else, and their quarantine."""

@@ -1,0 +1,1 @@
+"""Rolling features of every user, in columns."""

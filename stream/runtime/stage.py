@@ -1,0 +1,75 @@
+"""A stage turns batches into outputs and state. It never touches a transport, so it is tested without one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stream.transport.base import OutRecord, Record
+
+
+@dataclass(slots=True)
+class StateDelta:
+    """What changed in the state of one partition.
+
+    `meta` is small and written whole every time (JSON values: counters, clocks, cursors). `payload` holds the
+    changed rows in the stage's own packing; `Stage.restore` takes both back.
+    """
+
+    payload: bytes
+    meta: dict[str, Any] = field(default_factory=dict)
+    starts_cycle: bool = False
+    """This delta begins a cycle: from it up to the next one that does, the deltas hold the whole state."""
+
+
+@dataclass(slots=True)
+class Output:
+    """What one call of a stage caused; the runner commits it with the offsets, atomically.
+
+    With `commit` False the runner may go on without committing: the stage keeps what it learned in memory and
+    would learn it again from the same records after a crash.
+    """
+
+    records: list[OutRecord] = field(default_factory=list)
+    state: dict[int, StateDelta] = field(default_factory=dict)
+    commit: bool = True
+
+
+class Stage(ABC):
+    """One step of the pipeline.
+
+    Calls come from one thread, in this order for a partition: `restore`, then any number of `process` and `tick`,
+    then `drop`. After any failure the runner drops everything and restores from what was committed, so a stage
+    needs no undo.
+    """
+
+    name: str
+    """Also the consumer group's suffix."""
+    inputs: tuple[str, ...]
+    """Consumed with committed offsets; co-partitioned."""
+    tables: tuple[str, ...] = ()
+    """One-partition compacted topics that every instance reads whole, and follows."""
+    changelog: str | None = None
+    """The topic that carries this stage's state, co-partitioned with the inputs."""
+
+    @abstractmethod
+    def restore(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
+        """A partition is ours: start with an empty state and apply (meta, payload) in order, last write wins."""
+
+    @abstractmethod
+    def drop(self, partition: int) -> None:
+        """A partition is no longer ours: forget it."""
+
+    def update_table(self, topic: str, records: Sequence[Record]) -> None:  # noqa: B027
+        """New records of a topic in `tables`, in order; called before `process` and `tick`."""
+
+    @abstractmethod
+    def process(self, batch: Mapping[int, Sequence[Record]], now_ms: int | None) -> Output:
+        """Records by partition (each list sorted by topic, then offset). `now_ms` is the wall clock, or None
+        where the clock is the data's own: then a record's timestamp is the time at which it arrived."""
+
+    def tick(self, now_ms: int | None) -> Output | None:
+        """Called between batches and at least every second, also when nothing arrives. None: nothing to do."""
+        return None

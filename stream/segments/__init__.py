@@ -1,0 +1,1 @@
+"""Segments: learned, published, assigned, and named."""

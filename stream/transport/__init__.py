@@ -1,0 +1,1 @@
+"""Where topics live: Kafka, or one SQLite directory."""
