@@ -1,0 +1,287 @@
+"""The runner: polls, calls a stage, and commits what it returned in one atomic step.
+
+Invariant: what a stage holds in memory for a partition is what its changelog and committed offsets say, plus at
+most one uncommitted batch. After any failure or doubt the session is closed, everything is dropped and
+restored: nothing is retried in place.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from stream.runtime.changelog import Changelog
+from stream.runtime.stage import Output, Stage, StateDelta
+from stream.transport.base import (
+    FencedError,
+    OutRecord,
+    Poll,
+    Record,
+    Session,
+    TopicPartition,
+    Transport,
+    UnavailableError,
+)
+
+log = logging.getLogger(__name__)
+
+TABLE_INTERVAL_S = 0.5
+"""How often a live runner looks for new records of its tables: well within the minute that a model may take."""
+
+
+class Observer(Protocol):
+    """What the runner tells operations; every method must be cheap and must not raise."""
+
+    def beat(self, stage: str) -> None:
+        """The loop is alive."""
+
+    def ready(self, stage: str) -> None:
+        """Restored, connected, polling."""
+
+    def not_ready(self, stage: str, reason: str) -> None:
+        """Restoring, or the broker does not answer."""
+
+    def batch(self, stage: str, records: int, seconds: float) -> None:
+        """One call of the stage on a batch."""
+
+    def commit(self, stage: str, seconds: float, oldest_arrival_ms: int | None) -> None:
+        """One commit; the oldest record in it arrived at that time."""
+
+    def restored(self, stage: str, partition: int, seconds: float) -> None:
+        """A partition's state was restored."""
+
+    def rebalance(self, stage: str, assigned: int, revoked: int) -> None:
+        """Partitions came or went."""
+
+    def lag(self, stage: str, lag: dict[TopicPartition, int]) -> None:
+        """Records behind the end."""
+
+
+class SilentObserver:
+    """An Observer that hears nothing; for tests and tools."""
+
+    def beat(self, stage: str) -> None: ...  # noqa: D102
+    def ready(self, stage: str) -> None: ...  # noqa: D102
+    def not_ready(self, stage: str, reason: str) -> None: ...  # noqa: D102
+    def batch(self, stage: str, records: int, seconds: float) -> None: ...  # noqa: D102
+    def commit(self, stage: str, seconds: float, oldest_arrival_ms: int | None) -> None: ...  # noqa: D102
+    def restored(self, stage: str, partition: int, seconds: float) -> None: ...  # noqa: D102
+    def rebalance(self, stage: str, assigned: int, revoked: int) -> None: ...  # noqa: D102
+    def lag(self, stage: str, lag: dict[TopicPartition, int]) -> None: ...  # noqa: D102
+
+
+class Runner:
+    """Runs one stage on one transport.
+
+    Parameters: `group` is the consumer group; `batch_records` bounds a poll; with `wall_clock` False the stage
+    gets no time but its records' own, and tables are followed before every batch (replays: deterministic).
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        transport: Transport,
+        *,
+        group: str,
+        batch_records: int = 5_000,
+        wall_clock: bool = True,
+        observer: Observer | None = None,
+    ) -> None:
+        self.stage = stage
+        self._transport = transport
+        self._group = group
+        self._batch_records = batch_records
+        self._wall_clock = wall_clock
+        self._observer: Observer = observer or SilentObserver()
+        self._session: Session | None = None
+        self._changelog = Changelog(transport, stage.name, stage.changelog) if stage.changelog else None
+        self._owned: dict[int, set[str]] = {}
+        self._offsets: dict[TopicPartition, int] = {}
+        """Committed, or about to be, for every owned input partition that was ever read."""
+        self._pending: set[TopicPartition] = set()
+        self._table_offsets: dict[str, int] = {}
+        self._tables_read_at = float("-inf")
+        self._reported_lag_at = float("-inf")
+
+    def step(self, timeout: float) -> int:
+        """One poll, one call of the stage, one commit. Returns how many records were processed.
+
+        Raises FencedError or UnavailableError after having dropped everything: call `step` again to start over.
+        """
+        self._observer.beat(self.stage.name)
+        try:
+            return self._step(timeout)
+        except (FencedError, UnavailableError) as error:
+            self._observer.not_ready(self.stage.name, str(error))
+            self.abandon()
+            raise
+
+    def run(self, stop: threading.Event, *, poll_timeout: float = 0.5) -> None:
+        """Step until `stop` is set, with backoff while the transport is unavailable; then commit and leave."""
+        failures = 0
+        try:
+            while not stop.is_set():
+                try:
+                    self.step(poll_timeout)
+                    failures = 0
+                except FencedError as error:
+                    failures += 1
+                    log.warning("stage %s starts over: %s", self.stage.name, error)
+                    stop.wait(min(5.0, 0.05 * 2**failures) * random.uniform(0.5, 1.0))
+                except UnavailableError as error:
+                    failures += 1
+                    delay = min(10.0, 0.25 * 2**failures) * random.uniform(0.5, 1.0)
+                    log.warning("stage %s waits %.1f s: %s", self.stage.name, delay, error)
+                    stop.wait(delay)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Leave the group and forget all state; what was not committed will be read again."""
+        session, self._session = self._session, None
+        for partition in list(self._owned):
+            self._drop(partition)
+        self._pending.clear()
+        if session is not None:
+            session.close()
+
+    def _step(self, timeout: float) -> int:
+        if self._session is None:
+            self._observer.not_ready(self.stage.name, "joining the group")
+            self._session = self._transport.session(self._group, self.stage.inputs)
+        self._follow_tables()
+        poll = self._session.poll(self._batch_records, timeout)
+        if poll.revoked or poll.assigned:
+            self._rebalance(poll)
+        self._observer.ready(self.stage.name)
+        now = int(time.time() * 1000) if self._wall_clock else None
+        batch = self._by_partition(poll)
+        outputs: list[Output] = []
+        if batch:
+            started = time.perf_counter()
+            outputs.append(self.stage.process(batch, now))
+            self._observer.batch(self.stage.name, sum(map(len, batch.values())), time.perf_counter() - started)
+        if self._owned and (ticked := self.stage.tick(now)) is not None:
+            outputs.append(ticked)
+        self._commit(outputs, batch)
+        self._report_lag()
+        return sum(map(len, batch.values()))
+
+    def _by_partition(self, poll: Poll) -> dict[int, Sequence[Record]]:
+        batch: dict[int, Sequence[Record]] = {}
+        for where in sorted(poll.records):
+            records = poll.records[where]
+            self._offsets[where] = records[-1].offset + 1
+            self._pending.add(where)
+            held = batch.get(where.partition)
+            batch[where.partition] = records if held is None else [*held, *records]
+        return batch
+
+    def _rebalance(self, poll: Poll) -> None:
+        self._observer.rebalance(self.stage.name, len(poll.assigned), len(poll.revoked))
+        for partition in {where.partition for where in poll.revoked}:
+            self._drop(partition)
+        by_partition: dict[int, set[str]] = {}
+        for where in poll.assigned:
+            by_partition.setdefault(where.partition, set()).add(where.topic)
+        for partition, topics in sorted(by_partition.items()):
+            self._observer.not_ready(self.stage.name, f"restoring partition {partition}")
+            self._restore(partition, topics)
+            self._observer.beat(self.stage.name)
+        assert self._session is not None
+        if poll.assigned:
+            self._session.resume(poll.assigned)
+
+    def _restore(self, partition: int, topics: set[str]) -> None:
+        if missing := set(self.stage.inputs) - topics:
+            raise FencedError(f"partition {partition} came without {sorted(missing)}: the inputs are not co-assigned")
+        started = time.perf_counter()
+        inputs: dict[str, int | None] = {}
+        for topic in self.stage.inputs:
+            where = TopicPartition(topic, partition)
+            inputs[topic] = committed = self._transport.committed(self._group, where)
+            if committed is not None:
+                self._offsets[where] = committed
+        self._owned[partition] = topics
+        self.stage.restore(partition, self._changelog.restore(partition, inputs) if self._changelog else ())
+        self._observer.restored(self.stage.name, partition, time.perf_counter() - started)
+
+    def _drop(self, partition: int) -> None:
+        if self._owned.pop(partition, None) is None:
+            return
+        self.stage.drop(partition)
+        for topic in self.stage.inputs:
+            where = TopicPartition(topic, partition)
+            self._offsets.pop(where, None)
+            self._pending.discard(where)
+        if self._changelog:
+            self._changelog.forget(partition)
+
+    def _follow_tables(self) -> None:
+        clock = time.monotonic()
+        if not self.stage.tables or (self._wall_clock and clock - self._tables_read_at < TABLE_INTERVAL_S):
+            return
+        self._tables_read_at = clock
+        for topic in self.stage.tables:
+            where = TopicPartition(topic, 0)
+            start, end = self._table_offsets.get(topic, 0), self._transport.end_offset(where)
+            if end > start:
+                records = list(self._transport.read(where, start, end))
+                if records:
+                    self.stage.update_table(topic, records)
+                self._table_offsets[topic] = end
+
+    def _commit(self, outputs: Sequence[Output], batch: dict[int, Sequence[Record]]) -> None:
+        if not any(output.commit for output in outputs):
+            return
+        deltas = [(p, delta) for output in outputs for p, delta in sorted(output.state.items())]
+        if self._changelog:
+            told = {partition for partition, _ in deltas}
+            if silent := {where.partition for where in self._pending} - told:
+                raise RuntimeError(f"stage {self.stage.name} commits partitions {sorted(silent)} without their state")
+        records: list[OutRecord] = [record for output in outputs for record in output.records]
+        positions: list[int] = []
+        for partition, delta in deltas:
+            assert self._changelog is not None
+            inputs = {topic: self._offsets.get(TopicPartition(topic, partition)) for topic in self.stage.inputs}
+            frames = self._changelog.frame(partition, delta, inputs)
+            positions.append(len(frames))
+            records.extend(frames)
+        offsets = {where: self._offsets[where] for where in self._pending}
+        if not records and not offsets:
+            return
+        assert self._session is not None
+        started = time.perf_counter()
+        written = self._session.commit(offsets, records)
+        arrivals = [records[0].timestamp for records in batch.values() if records]
+        self._observer.commit(self.stage.name, time.perf_counter() - started, min(arrivals, default=None))
+        self._pending.clear()
+        if self._changelog:
+            self._settle(self._changelog, deltas, positions, written)
+
+    def _settle(
+        self,
+        changelog: Changelog,
+        deltas: Sequence[tuple[int, StateDelta]],
+        frames: Sequence[int],
+        written: dict[TopicPartition, int],
+    ) -> None:
+        """Tell the changelog where its records landed, and trim what the new cycles made needless."""
+        assert self.stage.changelog is not None
+        next_offset: dict[int, int] = {}
+        for (partition, delta), count in zip(deltas, frames, strict=True):
+            offset = next_offset.get(partition, written[TopicPartition(self.stage.changelog, partition)])
+            next_offset[partition] = offset + count
+            before = changelog.written(partition, delta, offset)
+            if before is not None:
+                changelog.trim(partition, before)
+
+    def _report_lag(self) -> None:
+        clock = time.monotonic()
+        if self._session is not None and clock - self._reported_lag_at >= 1.0:
+            self._reported_lag_at = clock
+            self._observer.lag(self.stage.name, self._session.lag())
