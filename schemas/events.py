@@ -36,15 +36,17 @@ Rfc3339 = Annotated[
     str,
     StringConstraints(
         max_length=40,
-        pattern=r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$",
+        # Digits are spelt out: \d would let other scripts' digits in.
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$",
     ),
 ]
 OccurredAt = Annotated[
     Annotated[int, Field(strict=True, ge=0, le=253_402_300_799_999)] | Rfc3339,
     Field(description="RFC 3339 with an offset, or epoch milliseconds; held as UTC milliseconds"),
 ]
-Money = Annotated[float, Field(ge=-MAX_MONEY, le=MAX_MONEY, allow_inf_nan=False)]
-PositiveMoney = Annotated[float, Field(ge=0, le=MAX_MONEY, allow_inf_nan=False)]
+# Numbers are strict: "12.50" and true are no amounts, in JSON Schema as here.
+Money = Annotated[float, Field(strict=True, ge=-MAX_MONEY, le=MAX_MONEY, allow_inf_nan=False)]
+PositiveMoney = Annotated[float, Field(strict=True, ge=0, le=MAX_MONEY, allow_inf_nan=False)]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 PASS_UNKNOWN = ConfigDict(extra="ignore")
@@ -65,7 +67,7 @@ class Browse(_Common):
     """A page or an item was looked at."""
 
     type: Literal["browse"]
-    dwell_ms: NotRequired[Annotated[float, Field(ge=0, le=DAY_MS, allow_inf_nan=False)] | None]
+    dwell_ms: NotRequired[Annotated[float, Field(strict=True, ge=0, le=DAY_MS, allow_inf_nan=False)] | None]
 
 
 class Click(_Common):
@@ -80,7 +82,7 @@ class Purchase(_Common):
     type: Literal["purchase"]
     amount: Money
     currency: NotRequired[Currency | None]
-    quantity: NotRequired[Annotated[float, Field(gt=0, le=MAX_QUANTITY, allow_inf_nan=False)] | None]
+    quantity: NotRequired[Annotated[float, Field(strict=True, gt=0, le=MAX_QUANTITY, allow_inf_nan=False)] | None]
     order_id: NotRequired[Label | None]
     discount: NotRequired[PositiveMoney | None]
 
@@ -108,7 +110,7 @@ class Review(_Common):
     """An item was rated, 1 to 5."""
 
     type: Literal["review"]
-    rating: Annotated[float, Field(ge=1, le=5, allow_inf_nan=False)]
+    rating: Annotated[float, Field(strict=True, ge=1, le=5, allow_inf_nan=False)]
     text: NotRequired[Text | None]
 
 
