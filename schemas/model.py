@@ -14,7 +14,8 @@ LineageKind = Literal["born", "survived", "split", "merged", "died"]
 class FeatureScale(BaseModel):
     """How one feature is brought to the scale that the segments live on.
 
-    `z = ((sign(x) * log1p(abs(x)) if log else x) - centre) / spread`, clipped to ±`clip`; a missing value is 0.
+    `z = ((sign(x) * log1p(abs(x)) if log else x) - centre) / spread`, clipped to ±`clip`, times `weight`; a missing
+    value is 0. Scaled axes are these features, in this order.
     """
 
     model_config = FROZEN
@@ -23,6 +24,7 @@ class FeatureScale(BaseModel):
     log: bool
     centre: float
     spread: float = Field(gt=0)
+    weight: float = Field(default=1.0, ge=0, description="In distances; 0: the same for everybody, or not learned from")
 
 
 class SegmentProfile(BaseModel):
@@ -61,7 +63,8 @@ class PrototypeSet(BaseModel):
 
 
 class ForestArrays(BaseModel):
-    """River's HalfSpaceTrees as arrays in heap order; each field is base64 of zlib of little-endian numbers."""
+    """River's HalfSpaceTrees as arrays in heap order (the children of node i are 2i+1 and 2i+2); each array is
+    base64 of zlib of little-endian numbers."""
 
     model_config = FROZEN
 
@@ -69,10 +72,22 @@ class ForestArrays(BaseModel):
     height: int = Field(ge=1)
     window_size: int = Field(ge=1)
     feature: str = Field(description="int16, n_trees x (2**height - 1): the axis that each inner node splits")
-    threshold: str = Field(description="float64, same shape")
-    mass: str = Field(description="float64, n_trees x (2**(height + 1) - 1): r_mass of every node")
-    score_threshold: float = Field(description="A score above it is an outlier: a high quantile of the panel's")
-    distance_threshold: float = Field(description="The same for the distance to the nearest prototype")
+    threshold: str = Field(description="float64, same shape: below it is left")
+    mass: str = Field(description="int32, n_trees x (2**(height + 1) - 1): r_mass of every node, of the last window")
+    live: str | None = Field(default=None, description="The same for l_mass, the window being filled; null: all zero")
+    counter: int = Field(default=0, ge=0, description="Observations in the window being filled")
+    first_window: bool = Field(default=False, description="No window is full yet: every score is 0")
+
+
+class OutlierThresholds(BaseModel):
+    """Above an enter threshold a look is an outlier's; below both release thresholds it is an ordinary one."""
+
+    model_config = FROZEN
+
+    score: float = Field(description="Of the forest's score: enter")
+    score_release: float
+    distance: float = Field(gt=0, description="Of the distance to the nearest prototype: enter")
+    distance_release: float = Field(gt=0)
 
 
 class SegmentModel(BaseModel):
@@ -90,3 +105,4 @@ class SegmentModel(BaseModel):
     profiles: tuple[SegmentProfile, ...]
     lineage: tuple[Lineage, ...] = ()
     forest: ForestArrays | None = None
+    thresholds: OutlierThresholds | None = None
