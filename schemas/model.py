@@ -104,5 +104,5 @@ class SegmentModel(BaseModel):
     prototypes: PrototypeSet
     profiles: tuple[SegmentProfile, ...]
     lineage: tuple[Lineage, ...] = ()
+    thresholds: OutlierThresholds
     forest: ForestArrays | None = None
-    thresholds: OutlierThresholds | None = None

@@ -56,11 +56,11 @@ class Model:
     """(p,) the segment number of each prototype"""
     radii: FloatArray
     """(p,) noise radius of each"""
+    thresholds: OutlierThresholds
     profiles: tuple[SegmentProfile, ...]
     """One a segment, in ascending order of segment numbers."""
     lineage: tuple[Lineage, ...] = ()
     forest: Forest | None = None
-    thresholds: OutlierThresholds | None = None
     _ids: SegmentArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class Model:
         return self.scaler.features
 
     @property
-    def ids(self) -> SegmentArray:
+    def segment_ids(self) -> SegmentArray:
         """(s,) the distinct segment numbers, ascending."""
         return self._ids
 
@@ -97,10 +97,18 @@ class Model:
         return {number: profile.name for number, profile in self.profile.items()}
 
     @cached_property
-    def means(self) -> FloatArray:
-        """(s, F) typical value of each feature in its own unit, rows as in `ids`; NaN where nobody has one."""
-        rows = [[self.profile[s].means[f] for f in self.features] for s in self.ids.tolist()]
-        return np.array(rows, np.float64)
+    def means(self) -> Mapping[int, Mapping[str, float | None]]:
+        """By segment number: the typical value of each feature in its own unit; None where nobody has one."""
+        return {number: profile.means for number, profile in self.profile.items()}
+
+    def centre_of(self, segment: int) -> FloatArray | None:
+        """(d,) the centre of a segment on the scaled axes, weighted over its prototypes; None if it is not here."""
+        own = self.segments == segment
+        if not own.any():
+            return None
+        weights = self.weights[own] if self.weights[own].sum() > 0 else np.ones(int(own.sum()))
+        centre: FloatArray = np.average(self.centres[own], axis=0, weights=weights)
+        return centre
 
     def columns(self, names: Sequence[str]) -> IndexArray:
         """Where this model's features stand in a table with these columns. Raises ValueError naming what is missing."""
@@ -127,15 +135,19 @@ class Model:
         runner_up = np.sqrt(np.where(other, squared, np.inf).min(axis=1))
         return Nearest(prototype, distance, runner_up)
 
-    def distances(self, z: FloatArray) -> FloatArray:
-        """(m, s) to the nearest prototype of each segment, columns as in `ids`."""
+    def segment_distances(self, z: FloatArray) -> FloatArray:
+        """(m, s) to the nearest prototype of each segment, columns as in `segment_ids`."""
         squared = self._squared(z)
-        if len(self.ids) == len(self.segments):
+        if len(self.segment_ids) == len(self.segments):
             nearest = squared[:, np.argsort(self.segments)]
         else:
-            nearest = np.stack([squared[:, self.segments == s].min(axis=1) for s in self.ids], axis=1)
+            nearest = np.stack([squared[:, self.segments == s].min(axis=1) for s in self.segment_ids], axis=1)
         result: FloatArray = np.sqrt(nearest)
         return result
+
+    def outlier_scores(self, z: FloatArray) -> FloatArray:
+        """(m,) the forest's, 0 to 1; 0 where the model has no forest."""
+        return np.zeros(len(z)) if self.forest is None else self.forest.score(z)
 
     def _squared(self, z: FloatArray) -> FloatArray:
         # cdist adds d terms row by row in the order of the axes. A matrix product would be a little faster, but its
@@ -191,6 +203,10 @@ class Model:
             thresholds=self.thresholds,
         )
 
+    def to_bytes(self) -> bytes:
+        """The value of a record on the model topic."""
+        return self.to_record().model_dump_json().encode()
+
     @classmethod
     def from_record(cls, record: SegmentModel) -> Model:
         """The inverse of `to_record`, to the bit. Raises ValueError where the parts do not fit together."""
@@ -211,8 +227,8 @@ class Model:
         )
 
     @classmethod
-    def from_json(cls, value: bytes | str) -> Model:
-        """From a record of the model topic."""
+    def from_bytes(cls, value: bytes) -> Model:
+        """From a record's value on the model topic. Raises ValueError (pydantic's is one) where it is none."""
         return cls.from_record(SegmentModel.model_validate_json(value))
 
 
