@@ -7,7 +7,7 @@ A segment is a number inside (>= 1) and "seg-<number>" on topics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -87,17 +87,17 @@ class Model:
         return self._ids
 
     @cached_property
-    def profile(self) -> Mapping[int, SegmentProfile]:
+    def profile(self) -> dict[int, SegmentProfile]:
         """By segment number."""
         return {segment_number(p.id): p for p in self.profiles}
 
     @cached_property
-    def names(self) -> Mapping[int, str]:
+    def names(self) -> dict[int, str]:
         """By segment number."""
         return {number: profile.name for number, profile in self.profile.items()}
 
     @cached_property
-    def means(self) -> Mapping[int, Mapping[str, float | None]]:
+    def means(self) -> dict[int, dict[str, float | None]]:
         """By segment number: the typical value of each feature in its own unit; None where nobody has one."""
         return {number: profile.means for number, profile in self.profile.items()}
 
