@@ -1,0 +1,90 @@
+"""A batch of valid events as numpy columns: what decoding yields and the user table takes.
+
+Kinds are the event types plus `refund`: a purchase with a negative amount is stored as its own kind, so that
+no kernel has to look at the sign again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.events import EVENT_TYPES, EventType
+
+Kind = EventType | Literal["refund"]
+KINDS: tuple[Kind, ...] = (*EVENT_TYPES, "refund")
+KIND_CODES: dict[str, int] = {kind: code for code, kind in enumerate(KINDS)}
+PURCHASE = KIND_CODES["purchase"]
+REFUND = KIND_CODES["refund"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class EventBatch:
+    """n valid events in the order of their records.
+
+    Numbers that an event does not carry are NaN; a category hash of 0 means that it names none.
+    """
+
+    position: npt.NDArray[np.int32]
+    """Index of each event's record in the list that was decoded."""
+    user_ids: list[str]
+    event_ids: list[str]
+    kind: npt.NDArray[np.int8]
+    """Index into KINDS."""
+    time: Ints
+    """Event time, epoch milliseconds (UTC)."""
+    id_hash: Hashes
+    """xxh3 of the event id."""
+    amount: Floats
+    """In the base currency where there is one; negative for refunds."""
+    quantity: Floats
+    discount: Floats
+    dwell_ms: Floats
+    rating: Floats
+    category: Hashes
+    """xxh3 of the category."""
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class EventField:
+    """A number that features can aggregate: which kinds carry it, whether always, and how to compute it."""
+
+    kinds: tuple[Kind, ...]
+    always: bool
+    unit: str
+    read: Callable[[EventBatch], Floats]
+
+
+def _unit_price(batch: EventBatch) -> Floats:
+    return batch.amount / np.where(np.isnan(batch.quantity), 1.0, batch.quantity)
+
+
+def _list_amount(batch: EventBatch) -> Floats:
+    return batch.amount + np.where(np.isnan(batch.discount), 0.0, batch.discount)
+
+
+_SALES: tuple[Kind, ...] = ("purchase", "refund")
+
+FIELDS: dict[str, EventField] = {
+    "amount": EventField(_SALES, True, "money", lambda batch: batch.amount),
+    "quantity": EventField(_SALES, False, "items", lambda batch: batch.quantity),
+    "discount": EventField(_SALES, False, "money", lambda batch: batch.discount),
+    "unit_price": EventField(_SALES, True, "money", _unit_price),
+    "list_amount": EventField(_SALES, True, "money", _list_amount),
+    "dwell_ms": EventField(("browse",), False, "ms", lambda batch: batch.dwell_ms),
+    "dwell_seconds": EventField(("browse",), False, "s", lambda batch: batch.dwell_ms / 1000.0),
+    "rating": EventField(("review",), True, "stars", lambda batch: batch.rating),
+}
+"""`unit_price` is the amount for one item (a missing quantity is one), `list_amount` the amount before discount."""

@@ -1,0 +1,97 @@
+"""Reads features out of columns: float64, one row a user, in the order of the declared features.
+
+NaN means unknown; infinity never occurs. Every value is a function of the columns and of the time T alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.features import decay
+from stream.features.batch import Floats, Ints
+from stream.features.layout import DAY_MS, LAST, NEVER, DecayedTerm, Layout, Reader, ReadTerm
+from stream.features.windows import window_sums
+
+Arrays = Sequence[npt.NDArray[Any]]
+
+
+def evaluate(layout: Layout, arrays: Arrays, at_ms: int) -> Floats:
+    """Feature vectors (m, F) at `at_ms` of the users whose columns `arrays` holds, (m, width) for each group.
+
+    A user is never looked at before the latest event: then its time counts.
+    """
+    return _Evaluation(layout, arrays, at_ms).vectors()
+
+
+class _Evaluation:
+    """One evaluation; terms that several features read are computed once."""
+
+    def __init__(self, layout: Layout, arrays: Arrays, at_ms: int) -> None:
+        self._layout = layout
+        self._arrays = arrays
+        self._latest: Ints = self._column(LAST)[:, 0]
+        self._at: Ints = np.maximum(self._latest, at_ms)
+        self._fades: dict[int, Floats] = {}
+        self._terms: dict[ReadTerm, Floats] = {}
+
+    def vectors(self) -> Floats:
+        result = np.empty((len(self._latest), len(self._layout.readers)))
+        for index, reader in enumerate(self._layout.readers):
+            result[:, index] = self._feature(reader)
+        return result
+
+    def _feature(self, reader: Reader) -> Floats:
+        match reader.how:
+            case "value":
+                return self._term(reader.terms[0])
+            case "ratio":
+                return _ratio(*(self._term(term) for term in reader.terms))
+            case "age":
+                return self._age(reader.column)
+            case _:
+                return self._spread(reader)
+
+    def _column(self, name: str) -> npt.NDArray[Any]:
+        place = self._layout.places[name]
+        return self._arrays[place.group][:, place.start : place.stop]
+
+    def _fade(self, half_life: int) -> Floats:
+        if half_life not in self._fades:
+            self._fades[half_life] = decay.fade(self._latest, self._at, half_life)
+        return self._fades[half_life]
+
+    def _term(self, term: ReadTerm) -> Floats:
+        if term not in self._terms:
+            column = self._column(term.column)
+            self._terms[term] = (
+                column[:, 0] * self._fade(term.half_life)
+                if isinstance(term, DecayedTerm)
+                else window_sums(column, self._latest, self._at, term.tile, term.tiles)
+            )
+        return self._terms[term]
+
+    def _age(self, column: str) -> Floats:
+        since = self._column(column)[:, 0]
+        known = since != NEVER
+        return np.where(known, (self._at - np.where(known, since, 0)) / DAY_MS, np.nan)
+
+    def _spread(self, reader: Reader) -> Floats:
+        (term,) = reader.terms
+        assert isinstance(term, DecayedTerm)  # noqa: S101 - how the layout compiles them
+        buckets = self._column(term.column)
+        total = buckets.sum(axis=1, dtype=np.float64)
+        known = total * self._fade(term.half_life) >= decay.FORGOTTEN
+        shares = buckets / np.where(known, total, 1.0)[:, None]
+        if reader.how == "top_share":
+            return np.where(known, shares.max(axis=1), np.nan)
+        entropy = -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(axis=1)
+        return np.where(known, np.exp(entropy), np.nan)
+
+
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    known = np.abs(denominator) >= decay.FORGOTTEN
+    return np.where(known, numerator / np.where(known, denominator, 1.0), np.nan)

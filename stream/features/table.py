@@ -1,0 +1,183 @@
+"""The user table of one partition: a dict from user id to row number, and numpy columns.
+
+Invariant: the table is a function of the accepted events alone. Any permutation of events within the allowed
+lateness and any split into batches give the same counts and times exactly and the same sums to rounding; the same
+order in other batches gives the same bits.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.features.batch import EventBatch, Floats, Ints, Mask
+from stream.features.evaluate import evaluate
+from stream.features.layout import NEVER, Layout
+from stream.features.state import pack_rows, unpack_rows
+from stream.features.update import Update
+
+_FIRST_CAPACITY = 1024
+_SLICE = 65_536
+"""Users evaluated at once: the scratch arrays stay in the processor's cache."""
+_BEFORE_ALL_TIME = -(2**62)
+
+
+@dataclass(slots=True)
+class Applied:
+    """What became of the n events of a batch; m is the number of users that it touched."""
+
+    accepted: Mask
+    """(n,) Neither duplicate nor too late."""
+    duplicate: Mask
+    """(n,) Repeats one of the user's last accepted events."""
+    too_late: Mask
+    """(n,) Older than the stream time before it, less the allowed lateness."""
+    rows: Ints
+    """(m,) The rows of users with an accepted event, ascending."""
+    row_of: Ints
+    """(n,) The row of each accepted event; -1 for the others."""
+    last_event: Ints
+    """(m,) For each of `rows` the index of its last accepted event in batch order."""
+    created: int
+    """How many users are new."""
+
+
+class UserTable:
+    """The rolling state of the users of one partition. Parameter: the layout."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.user_ids: list[str] = []
+        """By row."""
+        self.stream_time: int = NEVER
+        """The latest event time that was not too late, duplicates included; NEVER before the first event."""
+        self._index: dict[str, int] = {}
+        self._arrays: list[npt.NDArray[Any]] = []
+        self._blank = [_blank_row(layout, group) for group in range(len(layout.groups))]
+        self._reserve(_FIRST_CAPACITY)
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    def apply(self, batch: EventBatch) -> Applied:
+        """Take a batch of events, in order."""
+        too_late = self._advance_clock(batch.time)
+        on_time = np.flatnonzero(~too_late)
+        users_before = len(self)
+        candidates = self._rows_of([batch.user_ids[i] for i in on_time] if too_late.any() else batch.user_ids)
+        update = Update(self.layout, self._arrays, batch, on_time, candidates)
+        update.run()
+        accepted = np.zeros(len(batch), bool)
+        accepted[update.events] = True
+        row_of = np.full(len(batch), -1, np.int64)
+        row_of[update.events] = update.event_rows
+        return Applied(
+            accepted=accepted,
+            duplicate=~accepted & ~too_late,
+            too_late=too_late,
+            rows=update.rows,
+            row_of=row_of,
+            last_event=update.last_event,
+            created=len(self) - users_before,
+        )
+
+    def features(self, rows: Ints | None, at_ms: int) -> Floats:
+        """Feature vectors (m, F) of `rows`, or of everybody, at `at_ms`; NaN means unknown, infinity never occurs."""
+        count = len(self) if rows is None else len(rows)
+        result = np.empty((count, len(self.layout.features)))
+        for start in range(0, count, _SLICE):
+            stop = min(start + _SLICE, count)
+            some = slice(start, stop) if rows is None else rows[start:stop]
+            result[start:stop] = evaluate(self.layout, [array[some] for array in self._arrays], at_ms)
+        return result
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """The live values of an extra column, or of a built-in one, (users,) or (users, width).
+
+        The view is good until the table next grows: ask again after `apply` and `unpack`. Raises KeyError.
+        """
+        place = self.layout.places.get(f"extra {name}") or self.layout.places[name]
+        view = self._arrays[place.group][: len(self), place.start : place.stop]
+        return view[:, 0] if place.stop - place.start == 1 else view
+
+    def lookup(self, user_id: str) -> int | None:
+        """The row of a user; None where there was no accepted event."""
+        return self._index.get(user_id)
+
+    def pack(self, rows: Ints) -> bytes:
+        """These users' ids and columns, compressed and self-describing; `rows` must not repeat."""
+        names = [self.user_ids[row] for row in rows.tolist()]
+        return pack_rows(self.layout, self.stream_time, names, [array[rows] for array in self._arrays])
+
+    def unpack(self, payload: bytes) -> Ints:
+        """Take packed users in, over what is known of them; returns their rows. Raises StateError.
+
+        State of another layout is migrated column by column: what is missing gets its default, what is not
+        needed any more is left out.
+        """
+        packed = unpack_rows(self.layout, payload)
+        rows = self._rows_of(packed.user_ids)
+        for array, block in zip(self._arrays, packed.blocks, strict=True):
+            array[rows] = block
+        self.stream_time = max(self.stream_time, packed.stream_time)
+        return rows
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use: columns of the users there are, ids and their index (ids from a sample of 1,000)."""
+        users = len(self)
+        sample = self.user_ids[:: max(1, users // 1000)]
+        an_id = sum(map(sys.getsizeof, sample)) / max(1, len(sample))
+        row_number = sys.getsizeof(2**20)
+        index = sys.getsizeof(self._index) + sys.getsizeof(self.user_ids)
+        return users * self.layout.bytes_per_user + index + round(users * (an_id + row_number))
+
+    def _advance_clock(self, times: Ints) -> Mask:
+        """Which events are too late. The late ones never move the running maximum, so it may include them."""
+        start = max(self.stream_time, _BEFORE_ALL_TIME)
+        reached = np.maximum.accumulate(np.concatenate([[start], times]))
+        if len(times):
+            self.stream_time = int(reached[-1])
+        too_late: Mask = times < reached[:-1] - self.layout.lateness_ms
+        return too_late
+
+    def _rows_of(self, user_ids: Sequence[str]) -> Ints:
+        """Rows by id; users who are new get one, in the order in which they come."""
+        index = self._index
+        rows = np.fromiter(map(index.get, user_ids, repeat(-1)), np.int64, len(user_ids))
+        unknown = np.flatnonzero(rows < 0)
+        if not len(unknown):
+            return rows
+        known_before = len(self)
+        for event in unknown.tolist():
+            user_id = user_ids[event]
+            row = index.setdefault(user_id, len(index))
+            if row == len(self.user_ids):
+                self.user_ids.append(user_id)
+            rows[event] = row
+        self._reserve(len(self))
+        for array, blank in zip(self._arrays, self._blank, strict=True):
+            array[known_before : len(self)] = blank
+        return rows
+
+    def _reserve(self, users: int) -> None:
+        """Room for `users`; doubled, so that growing costs a constant for each user. Fresh pages cost nothing."""
+        capacity = len(self._arrays[0]) if self._arrays else 0
+        if users <= capacity:
+            return
+        wanted = max(users, 2 * capacity)
+        grown = [np.zeros((wanted, group.width), group.dtype) for group in self.layout.groups]
+        for new, old in zip(grown, self._arrays, strict=False):
+            new[: len(old)] = old
+        self._arrays = grown
+
+
+def _blank_row(layout: Layout, group: int) -> npt.NDArray[Any]:
+    parts = [np.full(column.width, column.default, column.dtype) for column in layout.groups[group].columns]
+    return np.concatenate(parts)

@@ -1,0 +1,230 @@
+"""Applies one batch to the columns of the user table, with a fixed number of numpy calls.
+
+The events are grouped by user once; every kernel then works on the n accepted events or on the m users that
+they touch. First what is stored is brought to each user's new latest event (sums shrink, passed tiles are
+cleared), then the contributions of all events are added in the order of events.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from stream.features import decay, dedupe, visits, windows
+from stream.features.batch import FIELDS, KINDS, EventBatch, Floats, Hashes, Ints, Mask
+from stream.features.layout import (
+    EVENTS,
+    FIRST,
+    HALF_HOUR_MS,
+    LAST,
+    NEVER,
+    RECENT_IDS,
+    HalfHours,
+    Layout,
+    Measure,
+    Source,
+)
+
+
+class _Contributions:
+    """What a source adds: values at times, each for the user with index `users` of the batch."""
+
+    def __init__(self, users: Ints, times: Ints, latest: Ints, values: Floats, category: Hashes | None) -> None:
+        self.users = users
+        self.times = times
+        self.latest = latest[users]
+        self.values = values
+        self.category = category
+        self._weights: dict[int, Floats] = {}
+
+    def weights(self, half_life: int) -> Floats:
+        if half_life not in self._weights:
+            self._weights[half_life] = decay.weights(self.times, self.latest, half_life)
+        return self._weights[half_life]
+
+
+class Update:
+    """One batch against the arrays of a table.
+
+    `events` (indices into the batch, ascending) are on time, `rows` are their users' rows. After `run`, `events`,
+    `event_rows`, `rows` and `last_event` speak of the accepted ones.
+    """
+
+    def __init__(
+        self, layout: Layout, arrays: list[npt.NDArray[Any]], batch: EventBatch, events: Ints, rows: Ints
+    ) -> None:
+        self._layout = layout
+        self._arrays = arrays
+        self._batch = batch
+        self._group(events, rows)
+
+    def run(self) -> None:
+        """Change the arrays."""
+        self._drop_duplicates()
+        if not len(self.events):
+            return
+        self._time = self._batch.time[self.events]
+        self._before, self._after = self._move_times()
+        self._shrink_sums()
+        self._clear_tiles()
+        self._add()
+        self._set_latest()
+
+    def _group(self, events: Ints, rows: Ints) -> None:
+        """Sort by row, then by position in the batch; one sort of packed keys is faster than a stable argsort."""
+        count = len(events)
+        self.events, self.event_rows = events, rows
+        bits = max(count - 1, 0).bit_length()
+        keys = np.sort(rows << bits | np.arange(count))
+        self._order = keys & ((1 << bits) - 1)
+        ordered = keys >> bits
+        first = np.ones(count, bool)
+        first[1:] = ordered[1:] != ordered[:-1]
+        self._starts = np.flatnonzero(first)
+        self._counts = np.diff(self._starts, append=count)
+        self.rows = ordered[self._starts]
+        self._users = np.empty(count, np.int64)
+        self._users[self._order] = np.cumsum(first) - 1
+        self.last_event = events[self._order[self._starts + self._counts - 1]]
+
+    def _column(self, name: str) -> npt.NDArray[Any]:
+        place = self._layout.places[name]
+        return self._arrays[place.group][:, place.start : place.stop]
+
+    def _drop_duplicates(self) -> None:
+        if not self._layout.dedupe_depth or not len(self.events):
+            return
+        queues = self._column(RECENT_IDS)
+        hashes = dedupe.queue_hashes(self._batch.id_hash[self.events])
+        duplicate = dedupe.find_duplicates(queues, self.event_rows, self._users, len(self.rows), hashes)
+        if duplicate.any():
+            kept = ~duplicate
+            hashes = hashes[kept]
+            self._group(self.events[kept], self.event_rows[kept])
+        if len(self.events):
+            queues[self.rows] = dedupe.push(queues[self.rows], self._starts, self._counts, hashes[self._order])
+
+    def _per_user(self, ufunc: np.ufunc, values: Ints) -> Ints:
+        reduced: Ints = ufunc.reduceat(values[self._order], self._starts)
+        return reduced
+
+    def _move_times(self) -> tuple[Ints, Ints]:
+        """Each user's latest event before and after the batch; a new user's before is the after."""
+        latest = self._column(LAST)
+        first = self._column(FIRST)
+        before = latest[self.rows, 0]
+        after = np.maximum(before, self._per_user(np.maximum, self._time))
+        since = first[self.rows, 0]
+        earliest = self._per_user(np.minimum, self._time)
+        latest[self.rows, 0] = after
+        first[self.rows, 0] = np.where(since == NEVER, earliest, np.minimum(since, earliest))
+        self._column(EVENTS)[self.rows, 0] += self._counts.astype(np.uint32)
+        return np.where(before == NEVER, after, before), after
+
+    def _shrink_sums(self) -> None:
+        """Whole powers of two, in place, for the users whose latest event entered another tile of a half-life."""
+        decayed = self._layout.decayed
+        for half_life in dict.fromkeys(item.half_life for item in decayed):
+            passed = decay.tiles_passed(self._before, self._after, half_life)
+            moved = np.flatnonzero(passed)
+            if not len(moved):
+                continue
+            places = [self._layout.places[item.column] for item in decayed if item.half_life == half_life]
+            # The sums of one half-life lie side by side.
+            start, stop = min(place.start for place in places), max(place.stop for place in places)
+            sums = self._arrays[places[0].group][:, start:stop]
+            rows = self.rows[moved]
+            sums[rows] = np.ldexp(sums[rows], -passed[moved, None])
+
+    def _clear_tiles(self) -> None:
+        cleared: dict[tuple[int, int], tuple[Ints, Mask]] = {}
+        for ring in self._layout.rings:
+            shape = (ring.tile, ring.tiles)
+            if shape not in cleared:
+                moved = np.flatnonzero(self._after // ring.tile > self._before // ring.tile)
+                cleared[shape] = moved, windows.passed(self._before[moved], self._after[moved], *shape)
+            moved, passed = cleared[shape]
+            if len(moved):
+                tiles = self._column(ring.column)
+                rows = self.rows[moved]
+                tiles[rows] = np.where(passed, 0, tiles[rows]).astype(tiles.dtype)
+
+    def _add(self) -> None:
+        """One unbuffered add for each array: contributions to a cell are added one by one, in the order of events."""
+        sources: dict[Source, _Contributions] = {}
+        cells: dict[int, list[tuple[Ints, Floats]]] = {}
+
+        def contributions(source: Source) -> _Contributions:
+            if source not in sources:
+                sources[source] = self._measure(source) if isinstance(source, Measure) else self._half_hours(source)
+            return sources[source]
+
+        for item in self._layout.decayed:
+            adds = contributions(item.source)
+            values = adds.values * adds.weights(item.half_life)
+            users, bucket = adds.users, np.int64(0)
+            place = self._layout.places[item.column]
+            if item.buckets > 1:
+                assert adds.category is not None  # noqa: S101 - events have categories, half-hours no buckets
+                named = adds.category != 0
+                users, values = users[named], values[named]
+                bucket = (adds.category[named] % np.uint64(item.buckets)).astype(np.int64)
+            width = self._arrays[place.group].shape[1]
+            cells.setdefault(place.group, []).append((self.rows[users] * width + (place.start + bucket), values))
+        for ring in self._layout.rings:
+            adds = contributions(ring.source)
+            held, slot = windows.slots(adds.times, adds.latest, ring.tile, ring.tiles)
+            place = self._layout.places[ring.column]
+            width = self._arrays[place.group].shape[1]
+            cell = self.rows[adds.users] * width + (place.start + slot)
+            cells.setdefault(place.group, []).append((cell[held], adds.values[held]))
+        for group, parts in cells.items():
+            array = self._arrays[group]
+            values = np.concatenate([part[1] for part in parts]).astype(array.dtype)
+            np.add.at(array.reshape(-1), np.concatenate([part[0] for part in parts]), values)
+
+    def _measure(self, measure: Measure) -> _Contributions:
+        chosen = self._chosen(measure)
+        events = self.events[chosen]
+        field = measure.value.removeprefix("has:")
+        if measure.value == "one":
+            values = np.ones(len(events))
+        else:
+            values = FIELDS[field].read(self._batch)[events]
+            present = ~np.isnan(values)
+            if not present.all():
+                chosen, events, values = chosen[present], events[present], values[present]
+            if measure.value != field:
+                values = np.ones(len(events))
+        return _Contributions(
+            self._users[chosen], self._time[chosen], self._after, values, self._batch.category[events]
+        )
+
+    def _half_hours(self, source: HalfHours) -> _Contributions:
+        chosen = self._chosen(source.measure)
+        bitmaps = self._column(source.bitmap)
+        stored = bitmaps[self.rows]
+        users, half_hours = visits.new_half_hours(stored, self._users[chosen], self._time[chosen], self._before)
+        bitmaps[self.rows] = visits.remember(stored, users, half_hours, self._before, self._after)
+        return _Contributions(users, half_hours * HALF_HOUR_MS, self._after, np.ones(len(users)), None)
+
+    def _chosen(self, measure: Measure) -> Ints:
+        """Which accepted events a measure's filter lets through, in batch order."""
+        mask = np.ones(len(self.events), bool)
+        if measure.kinds:
+            mask &= np.array([kind in measure.kinds for kind in KINDS])[self._batch.kind[self.events]]
+        if measure.categories:
+            wanted = [xxhash.xxh3_64_intdigest(category) for category in measure.categories]
+            mask &= np.isin(self._batch.category[self.events], np.array(wanted, np.uint64))
+        return np.flatnonzero(mask)
+
+    def _set_latest(self) -> None:
+        for item in self._layout.latest:
+            times = np.full(len(self.events), NEVER)
+            chosen = self._chosen(item.measure)
+            times[chosen] = self._time[chosen]
+            column = self._column(item.column)
+            column[self.rows, 0] = np.maximum(column[self.rows, 0], self._per_user(np.maximum, times))
