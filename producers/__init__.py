@@ -1,1 +1,1 @@
-"""What pushes clickstream in: synthetic shoppers and dataset readers."""
+"""What pushes a clickstream in: data set readers, a synthetic shop, and the pusher that feeds a transport."""
