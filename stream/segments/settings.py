@@ -1,0 +1,125 @@
+"""Settings of learning: the clusterer, the panel, and when a new version is published."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stream.anomalies.forest import ForestSettings
+from stream.durations import Duration
+
+_STRICT = ConfigDict(frozen=True, extra="forbid")
+HOUR = 3_600_000
+DAY = 24 * HOUR
+
+
+class LearnerSettings(BaseModel):
+    """The clusterer: River's KMeans with a small step, warm-started, repaired at each review."""
+
+    model_config = _STRICT
+
+    algorithm: Literal["kmeans"] = "kmeans"
+    segments: int = Field(default=6, ge=2, le=50, description="How many; `resegment suggest-k` proposes")
+    step: float = Field(
+        default=0.01, gt=0, le=0.5, description="River's `halflife`: how far a centre moves towards an observation"
+    )
+    restarts: int = Field(default=8, ge=1, le=100, description="k-means++ starts of a refit")
+    repair_gain: float = Field(
+        default=0.05, ge=0, lt=1, description="A refit is adopted when it lowers the inertia by more than this share"
+    )
+    seed: int = Field(default=7, ge=0)
+
+
+class WarmUpSettings(BaseModel):
+    """When there is enough to learn a first model from."""
+
+    model_config = _STRICT
+
+    users: int = Field(default=1_000, ge=20, description="Distinct users observed")
+    patience: Duration = Field(default=2 * HOUR, gt=0, description="After each such time half as many are enough ...")
+    fewest: int = Field(default=60, ge=20, description="... but never fewer than this, nor than ten a segment")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.fewest > self.users:
+            raise ValueError(f"fewest ({self.fewest}) must not be above users ({self.users})")
+        return self
+
+    def needed(self, elapsed_ms: int, segments: int) -> int:
+        """Distinct users that are enough `elapsed_ms` after the first observation."""
+        patient = self.users * 2.0 ** -(max(0, elapsed_ms) / self.patience)
+        return max(self.fewest, 10 * segments, int(patient))
+
+
+class ReviewSettings(BaseModel):
+    """When the segments are looked over, and when that is worth a new version."""
+
+    model_config = _STRICT
+
+    observations: int = Field(default=5_000, ge=100, description="A review is due after so many ...")
+    interval: Duration = Field(default=DAY, description="... or after this time, whichever comes first ...")
+    fewest: int = Field(default=1_000, ge=10, description="... but never with fewer than this since the last one")
+    drift_fewest: int = Field(default=250, ge=10, description="The same where drift was detected, ...")
+    drift_interval: Duration = Field(default=HOUR, description="... and this long after the last one at the earliest")
+    drift_delta: float = Field(default=0.002, gt=0, lt=1, description="ADWIN's significance")
+    moved: float = Field(
+        default=0.005, ge=0, le=1, description="Publish when so many of the people would change their segment ..."
+    )
+    shift: float = Field(default=0.1, ge=0, description="... or a centre moved by so much, on the scaled axes ...")
+    rescale: float = Field(
+        default=0.25, gt=0, description="... or a feature's median moved by so many spreads (or the spread, in logs)"
+    )
+
+
+class IdentitySettings(BaseModel):
+    """When a segment is still the same one."""
+
+    model_config = _STRICT
+
+    survive: float = Field(default=0.5, gt=0, le=1, description="Share of a segment's people that its heir must hold")
+    split: float = Field(default=0.25, gt=0, le=1, description="Share of a segment's people that makes a part of it")
+    birth_share: float = Field(default=0.02, ge=0, lt=1, description="Share of all people that a new segment needs")
+    valley: float = Field(
+        default=0.75,
+        gt=0,
+        description="People midway to the next segment, for each at the thinner one's centre: at most",
+    )
+    steady: float = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Without a valley: share of the people kept from one review to the next ...",
+    )
+    steady_reviews: int = Field(default=2, ge=1, le=100, description="... in so many reviews")
+
+
+class OutlierSettings(BaseModel):
+    """Where the thresholds of quarantine stand, measured on the panel."""
+
+    model_config = _STRICT
+
+    quantile: float = Field(default=0.995, gt=0.5, lt=1)
+    release_quantile: float = Field(default=0.98, gt=0.5, lt=1)
+
+
+class ModellerSettings(BaseModel):
+    """The modeller."""
+
+    model_config = _STRICT
+
+    learner: LearnerSettings = LearnerSettings()
+    forest: ForestSettings = ForestSettings()
+    warm_up: WarmUpSettings = WarmUpSettings()
+    review: ReviewSettings = ReviewSettings()
+    identity: IdentitySettings = IdentitySettings()
+    outliers: OutlierSettings = OutlierSettings()
+    buffer: int = Field(
+        default=5_000,
+        ge=200,
+        le=100_000,
+        description="Users whose latest observation is kept; above the sampler's panel",
+    )
+    names: dict[str, str] = Field(default_factory=dict, description='Your own names, such as {"seg-3" = "VIPs"}')
+    checkpoint_observations: int = Field(default=2_000, ge=1, description="Learned at most before a checkpoint")
+    checkpoint_interval: Duration = Field(default=30_000, description="The same by the wall clock")
