@@ -56,6 +56,24 @@ class EventBatch:
     def __len__(self) -> int:
         return len(self.user_ids)
 
+    def take(self, events: npt.NDArray[np.intp]) -> EventBatch:
+        """A batch of these events only, in this order."""
+        chosen = events.tolist()
+        return EventBatch(
+            position=self.position[events],
+            user_ids=[self.user_ids[at] for at in chosen],
+            event_ids=[self.event_ids[at] for at in chosen],
+            kind=self.kind[events],
+            time=self.time[events],
+            id_hash=self.id_hash[events],
+            amount=self.amount[events],
+            quantity=self.quantity[events],
+            discount=self.discount[events],
+            dwell_ms=self.dwell_ms[events],
+            rating=self.rating[events],
+            category=self.category[events],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class EventField:
@@ -67,8 +85,12 @@ class EventField:
     read: Callable[[EventBatch], Floats]
 
 
+_LEAST_QUANTITY = 1e-6
+"""What a price is divided by at least, so that it stays finite."""
+
+
 def _unit_price(batch: EventBatch) -> Floats:
-    return batch.amount / np.where(np.isnan(batch.quantity), 1.0, batch.quantity)
+    return batch.amount / np.where(np.isnan(batch.quantity), 1.0, np.maximum(batch.quantity, _LEAST_QUANTITY))
 
 
 def _list_amount(batch: EventBatch) -> Floats:

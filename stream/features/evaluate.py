@@ -81,7 +81,7 @@ class _Evaluation:
 
     def _spread(self, reader: Reader) -> Floats:
         (term,) = reader.terms
-        assert isinstance(term, DecayedTerm)  # noqa: S101 - how the layout compiles them
+        assert isinstance(term, DecayedTerm)
         buckets = self._column(term.column)
         total = buckets.sum(axis=1, dtype=np.float64)
         known = total * self._fade(term.half_life) >= decay.FORGOTTEN

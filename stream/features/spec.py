@@ -264,7 +264,7 @@ _SPECS: TypeAdapter[tuple[AnyFeature, ...]] = TypeAdapter(FeatureSpecs)
 
 
 def parse_features(declarations: Iterable[Any]) -> tuple[AnyFeature, ...]:
-    """Features of plain dicts, as a TOML file holds them. Raises pydantic.ValidationError that names feature and key."""
+    """Features of plain dicts, as a TOML file has them. Raises pydantic.ValidationError naming feature and key."""
     return _SPECS.validate_python(tuple(declarations))
 
 

@@ -168,7 +168,7 @@ class Update:
             users, bucket = adds.users, np.int64(0)
             place = self._layout.places[item.column]
             if item.buckets > 1:
-                assert adds.category is not None  # noqa: S101 - events have categories, half-hours no buckets
+                assert adds.category is not None
                 named = adds.category != 0
                 users, values = users[named], values[named]
                 bucket = (adds.category[named] % np.uint64(item.buckets)).astype(np.int64)
@@ -217,7 +217,7 @@ class Update:
         if measure.kinds:
             mask &= np.array([kind in measure.kinds for kind in KINDS])[self._batch.kind[self.events]]
         if measure.categories:
-            wanted = [xxhash.xxh3_64_intdigest(category) for category in measure.categories]
+            wanted = [xxhash.xxh3_64_intdigest(category.encode()) for category in measure.categories]
             mask &= np.isin(self._batch.category[self.events], np.array(wanted, np.uint64))
         return np.flatnonzero(mask)
 
