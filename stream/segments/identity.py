@@ -36,71 +36,86 @@ class Matching(NamedTuple):
     """The first segment number that was never used."""
 
 
-def first(groups: int, next_number: int = 1) -> Matching:
-    """The first version: every group is born."""
-    numbers = np.arange(next_number, next_number + groups, dtype=np.int32)
-    born = tuple(Lineage(kind="born", segment=segment_id(n)) for n in numbers.tolist())
-    return Matching(numbers, born, next_number + groups)
+def first(weight: FloatArray, evidence: NDArray[np.bool_], neighbour: IndexArray, next_number: int = 1) -> Matching:
+    """The first version: every group with `evidence` is born, the largest first (`weight` (g,) is their size)."""
+    return _number({}, weight, evidence, neighbour, next_number, np.zeros((0, len(weight))), np.zeros(0, np.int32))
 
 
 def match(
     old: SegmentArray,
     new: IndexArray,
     weight: FloatArray,
+    numbers: SegmentArray,
     evidence: NDArray[np.bool_],
     neighbour: IndexArray,
     next_number: int,
     settings: IdentitySettings,
 ) -> Matching:
-    """Match g new groups with the segments of the last version.
+    """Match g new groups with the s segments of the last version.
 
     Parameters: for each of m panel users the segment number under the last version (`old`), the group under the
-    new one (`new`, 0 to g - 1) and how many people the user stands for; for each group whether there is `evidence`
-    that it is a segment of its own if it is nobody's heir, and which group is its nearest `neighbour`, whose
-    segment it joins if there is none.
+    new one (`new`, 0 to g - 1) and how many people the user stands for; the last version's segment `numbers`
+    (s,), ascending; for each group whether there is `evidence` that it is a segment of its own if it is nobody's
+    heir, and which group is its nearest `neighbour`, whose segment it joins if there is none.
     """
-    numbers, row = np.unique(old, return_inverse=True)
     shared = np.zeros((len(numbers), len(evidence)))
-    np.add.at(shared, (row, new), weight)
+    np.add.at(shared, (np.searchsorted(numbers, old), new), weight)
     old_size, new_size = shared.sum(axis=1, keepdims=True), shared.sum(axis=0, keepdims=True)
     held = np.divide(shared, old_size, out=np.zeros_like(shared), where=old_size > 0)
     union = old_size + new_size - shared
     jaccard = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-
-    heir_of: dict[int, int] = {}  # by group, the old segment (as a row) that it is
-    for i, j in zip(*linear_sum_assignment(-jaccard), strict=True):
+    heirs: dict[int, int] = {}
+    rows, columns = linear_sum_assignment(-jaccard)
+    for i, j in zip(rows.tolist(), columns.tolist(), strict=True):
         if held[i, j] >= settings.survive:
-            heir_of[int(j)] = int(i)
-    own = {j for j in range(len(evidence)) if j in heir_of or evidence[j]}
-    if not own:
-        own = set(range(len(evidence)))  # nothing is left of the last version, and something must be there
+            heirs[j] = i
+    return _number(heirs, new_size.ravel(), evidence, neighbour, next_number, held, numbers, settings)
 
-    segments = np.zeros(len(evidence), np.int32)
+
+def _number(
+    heirs: dict[int, int],
+    size: FloatArray,
+    evidence: NDArray[np.bool_],
+    neighbour: IndexArray,
+    next_number: int,
+    held: FloatArray,
+    numbers: SegmentArray,
+    settings: IdentitySettings | None = None,
+) -> Matching:
+    """Number the groups. `heirs` says which old segment (a row of `held`) a group is; `held` (s, g) is the share of
+    each old segment's people in each group."""
+    settings = settings or IdentitySettings()
+    # By size, so that which prototype stands first decides nothing.
+    by_size = np.argsort(-size, kind="stable").tolist()
+    own = [j for j in by_size if j in heirs or evidence[j]]
+    if not own:
+        own = by_size  # nothing is left of the last version, and something must be there
+    segments = np.zeros(len(size), np.int32)
     lineage: list[Lineage] = []
-    for j in sorted(own):
-        if j in heir_of:
-            segments[j] = numbers[heir_of[j]]
-            lineage.append(_heir(j, heir_of, held, numbers, settings))
+    for j in own:
+        if j in heirs:
+            segments[j] = numbers[heirs[j]]
+            lineage.append(_heir(j, heirs, held, numbers, settings))
         else:
             segments[j] = next_number
             lineage.append(_newcomer(j, next_number, held, numbers, settings))
             next_number += 1
-    for j in range(len(evidence)):
+    for j in range(len(size)):
         if j not in own:
             segments[j] = segments[_next_with_segment(j, neighbour, own)]
     for i, number in enumerate(numbers.tolist()):
-        if i not in heir_of.values():
-            lineage.append(Lineage(kind="died", segment=segment_id(number), overlap=float(held[i].max())))
+        if i not in heirs.values():
+            lineage.append(Lineage(kind="died", segment=segment_id(number), overlap=float(held[i].max(initial=0.0))))
     return Matching(segments, tuple(lineage), next_number)
 
 
 def _heir(
-    j: int, heir_of: dict[int, int], held: FloatArray, numbers: SegmentArray, settings: IdentitySettings
+    j: int, heirs: dict[int, int], held: FloatArray, numbers: SegmentArray, settings: IdentitySettings
 ) -> Lineage:
     """A group that is an old segment; it absorbed others if it holds most of their people too."""
-    i = heir_of[j]
+    i = heirs[j]
     absorbed = [
-        int(k) for k in np.flatnonzero(held[:, j] >= settings.survive) if k != i and int(k) not in heir_of.values()
+        int(k) for k in np.flatnonzero(held[:, j] >= settings.survive) if k != i and int(k) not in heirs.values()
     ]
     return Lineage(
         kind="merged" if absorbed else "survived",
@@ -111,7 +126,7 @@ def _heir(
 
 
 def _newcomer(j: int, number: int, held: FloatArray, numbers: SegmentArray, settings: IdentitySettings) -> Lineage:
-    """A group that is nobody's heir: a part of old segments, or new people."""
+    """A group that is nobody's heir: a large part of old segments, or something new."""
     parents = np.flatnonzero(held[:, j] >= settings.split)
     return Lineage(
         kind="split" if len(parents) else "born",
@@ -121,13 +136,13 @@ def _newcomer(j: int, number: int, held: FloatArray, numbers: SegmentArray, sett
     )
 
 
-def _next_with_segment(j: int, neighbour: IndexArray, own: set[int]) -> int:
-    """Follow neighbours to a group that is a segment; a ring of groups without evidence ends at the first of `own`."""
+def _next_with_segment(j: int, neighbour: IndexArray, own: list[int]) -> int:
+    """Follow neighbours to a group that is a segment; a ring of groups without evidence ends at the largest that is."""
     seen = {j}
     at = int(neighbour[j])
     while at not in own:
         if at in seen:
-            return min(own)
+            return own[0]
         seen.add(at)
         at = int(neighbour[at])
     return at
