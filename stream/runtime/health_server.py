@@ -10,12 +10,13 @@ import errno
 import gzip
 import logging
 import socket
+import sys
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import orjson
 from prometheus_client.exposition import choose_encoder, gzip_accepted
@@ -118,8 +119,9 @@ class _Server(ThreadingMixIn, TCPServer):
         return int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that hangs up in the middle of an answer is no event.
-        log.debug("a request to the health server broke off", exc_info=True)
+        # A client that hangs up in the middle of an answer is no event; anything else is ours.
+        level = logging.DEBUG if isinstance(sys.exception(), OSError) else logging.ERROR
+        log.log(level, "a request to the health server broke off", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -130,10 +132,10 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        url = urlsplit(self.path)
-        match url.path:
+        path, _, query = self.path.partition("?")
+        match path:
             case "/metrics":
-                self._metrics(url.query)
+                self._metrics(query)
             case "/healthz":
                 report = self.server.health.report()
                 self._report(report, "alive" if report.alive else "stuck", report.alive)
@@ -157,11 +159,10 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = parse_qs(query).get("name[]")
         try:
             encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-            body = encode(registry.restricted_registry(wanted) if wanted else registry)
-        except ValueError as error:
-            # An Accept header with a version that is none.
-            self._send(HTTPStatus.BAD_REQUEST, "text/plain; charset=utf-8", f"{error}\n".encode())
-            return
+        except (TypeError, ValueError):
+            # A version that is none: the client library compares it as it came.
+            encode, content_type = choose_encoder("")
+        body = encode(registry.restricted_registry(wanted) if wanted else registry)
         headers = {"Vary": "Accept, Accept-Encoding"}
         if gzip_accepted(self.headers.get("Accept-Encoding", "")):
             body = gzip.compress(body, compresslevel=1)
