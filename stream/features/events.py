@@ -244,8 +244,8 @@ class _Columns:
         base = self._currency.base
         if base is None or not len(self._sales):
             return
-        rates = {**self._currency.rates, base: 1.0, None: 1.0}
-        factors = [rates.get(self._events[at].get("currency")) for at in self._sales.tolist()]
+        rates = {**self._currency.rates, base: 1.0}
+        factors = [rates.get(self._events[at].get("currency") or base) for at in self._sales.tolist()]
         self._factors = np.array(factors, np.float64)
         unknown = self._sales[np.isnan(self._factors)]
         self._reject(
@@ -306,15 +306,17 @@ class _Columns:
 
     def _times(self) -> tuple[Ints, npt.NDArray[np.bool_]]:
         given: list[int | str] = list(map(itemgetter("occurred_at"), self._events))
-        texts = [at for at, value in enumerate(given) if type(value) is str]
+        types = set(map(type, given))
+        if types == {str}:
+            return parse_rfc3339(given)  # type: ignore[arg-type]
         real = np.ones(self._count, bool)
-        if not texts:
+        if str not in types:
             return np.array(given, np.int64), real
         times = np.zeros(self._count, np.int64)
+        texts = [at for at, value in enumerate(given) if isinstance(value, str)]
         times[texts], real[texts] = parse_rfc3339([given[at] for at in texts])  # type: ignore[misc]
-        if len(texts) < self._count:
-            numbers = [at for at, value in enumerate(given) if type(value) is int]
-            times[numbers] = [given[at] for at in numbers]
+        numbers = [at for at, value in enumerate(given) if isinstance(value, int)]
+        times[numbers] = [given[at] for at in numbers]
         return times, real
 
 

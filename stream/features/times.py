@@ -75,4 +75,5 @@ def _days(year: Ints, month: Ints, day: Ints) -> Ints:
     year_of_era = year - era * 400
     day_of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
     day_of_era = year_of_era * 365 + year_of_era // 4 - year_of_era // 100 + day_of_year
-    return era * 146_097 + day_of_era - 719_468
+    days: Ints = era * 146_097 + day_of_era - 719_468
+    return days

@@ -7,6 +7,8 @@ cleared), then the contributions of all events are added in the order of events.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,21 +31,15 @@ from stream.features.layout import (
 )
 
 
+@dataclass(slots=True)
 class _Contributions:
     """What a source adds: values at times, each for the user with index `users` of the batch."""
 
-    def __init__(self, users: Ints, times: Ints, latest: Ints, values: Floats, category: Hashes | None) -> None:
-        self.users = users
-        self.times = times
-        self.latest = latest[users]
-        self.values = values
-        self.category = category
-        self._weights: dict[int, Floats] = {}
-
-    def weights(self, half_life: int) -> Floats:
-        if half_life not in self._weights:
-            self._weights[half_life] = decay.weights(self.times, self.latest, half_life)
-        return self._weights[half_life]
+    users: Ints
+    times: Ints
+    values: Floats
+    events: Ints | None
+    """Indices into the accepted events; None where half-hours contribute."""
 
 
 class Update:
@@ -59,6 +55,9 @@ class Update:
         self._layout = layout
         self._arrays = arrays
         self._batch = batch
+        self._sources: dict[Source, _Contributions] = {}
+        self._filtered: dict[tuple[tuple[str, ...], tuple[str, ...]], Ints] = {}
+        self._event_weights: dict[int, Floats] = {}
         self._group(events, rows)
 
     def run(self) -> None:
@@ -154,54 +153,52 @@ class Update:
 
     def _add(self) -> None:
         """One unbuffered add for each array: contributions to a cell are added one by one, in the order of events."""
-        sources: dict[Source, _Contributions] = {}
         cells: dict[int, list[tuple[Ints, Floats]]] = {}
-
-        def contributions(source: Source) -> _Contributions:
-            if source not in sources:
-                sources[source] = self._measure(source) if isinstance(source, Measure) else self._half_hours(source)
-            return sources[source]
-
         for item in self._layout.decayed:
-            adds = contributions(item.source)
-            values = adds.values * adds.weights(item.half_life)
-            users, bucket = adds.users, np.int64(0)
+            adds = self._contributions(item.source)
+            users, values = adds.users, adds.values * self._weights(adds, item.half_life)
             place = self._layout.places[item.column]
+            column: int | Ints = place.start
             if item.buckets > 1:
-                assert adds.category is not None
-                named = adds.category != 0
+                category = self._batch.category[self.events[adds.events]]
+                named = category != 0
                 users, values = users[named], values[named]
-                bucket = (adds.category[named] % np.uint64(item.buckets)).astype(np.int64)
-            width = self._arrays[place.group].shape[1]
-            cells.setdefault(place.group, []).append((self.rows[users] * width + (place.start + bucket), values))
+                column = place.start + (category[named] % np.uint64(item.buckets)).astype(np.int64)
+            cells.setdefault(place.group, []).append((self._cells(place.group, users, column), values))
         for ring in self._layout.rings:
-            adds = contributions(ring.source)
-            held, slot = windows.slots(adds.times, adds.latest, ring.tile, ring.tiles)
+            adds = self._contributions(ring.source)
+            held, slot = windows.slots(adds.times, self._after[adds.users], ring.tile, ring.tiles)
             place = self._layout.places[ring.column]
-            width = self._arrays[place.group].shape[1]
-            cell = self.rows[adds.users] * width + (place.start + slot)
+            cell = self._cells(place.group, adds.users, place.start + slot)
             cells.setdefault(place.group, []).append((cell[held], adds.values[held]))
         for group, parts in cells.items():
             array = self._arrays[group]
             values = np.concatenate([part[1] for part in parts]).astype(array.dtype)
             np.add.at(array.reshape(-1), np.concatenate([part[0] for part in parts]), values)
 
+    def _cells(self, group: int, users: Ints, column: int | Ints) -> Ints:
+        """Positions in the flattened array of a group."""
+        cells: Ints = self.rows[users] * self._arrays[group].shape[1] + column
+        return cells
+
+    def _contributions(self, source: Source) -> _Contributions:
+        if source not in self._sources:
+            made = self._measure(source) if isinstance(source, Measure) else self._half_hours(source)
+            self._sources[source] = made
+        return self._sources[source]
+
     def _measure(self, measure: Measure) -> _Contributions:
         chosen = self._chosen(measure)
-        events = self.events[chosen]
-        field = measure.value.removeprefix("has:")
         if measure.value == "one":
-            values = np.ones(len(events))
+            values = np.ones(len(chosen))
         else:
-            values = FIELDS[field].read(self._batch)[events]
+            field = measure.value.removeprefix("has:")
+            values = FIELDS[field].read(self._batch)[self.events[chosen]]
             present = ~np.isnan(values)
-            if not present.all():
-                chosen, events, values = chosen[present], events[present], values[present]
+            chosen, values = chosen[present], values[present]
             if measure.value != field:
-                values = np.ones(len(events))
-        return _Contributions(
-            self._users[chosen], self._time[chosen], self._after, values, self._batch.category[events]
-        )
+                values = np.ones(len(chosen))
+        return _Contributions(self._users[chosen], self._time[chosen], values, chosen)
 
     def _half_hours(self, source: HalfHours) -> _Contributions:
         chosen = self._chosen(source.measure)
@@ -209,17 +206,27 @@ class Update:
         stored = bitmaps[self.rows]
         users, half_hours = visits.new_half_hours(stored, self._users[chosen], self._time[chosen], self._before)
         bitmaps[self.rows] = visits.remember(stored, users, half_hours, self._before, self._after)
-        return _Contributions(users, half_hours * HALF_HOUR_MS, self._after, np.ones(len(users)), None)
+        return _Contributions(users, half_hours * HALF_HOUR_MS, np.ones(len(users)), None)
+
+    def _weights(self, adds: _Contributions, half_life: int) -> Floats:
+        if adds.events is None:
+            return decay.weights(adds.times, self._after[adds.users], half_life)
+        if half_life not in self._event_weights:
+            latest = self._after[self._users]
+            self._event_weights[half_life] = decay.weights(self._time, latest, half_life)
+        return self._event_weights[half_life][adds.events]
 
     def _chosen(self, measure: Measure) -> Ints:
         """Which accepted events a measure's filter lets through, in batch order."""
-        mask = np.ones(len(self.events), bool)
-        if measure.kinds:
-            mask &= np.array([kind in measure.kinds for kind in KINDS])[self._batch.kind[self.events]]
-        if measure.categories:
-            wanted = [xxhash.xxh3_64_intdigest(category.encode()) for category in measure.categories]
-            mask &= np.isin(self._batch.category[self.events], np.array(wanted, np.uint64))
-        return np.flatnonzero(mask)
+        wanted = (measure.kinds, measure.categories)
+        if wanted not in self._filtered:
+            mask = np.ones(len(self.events), bool)
+            if measure.kinds:
+                mask &= _is_kind(measure.kinds)[self._batch.kind[self.events]]
+            if measure.categories:
+                mask &= np.isin(self._batch.category[self.events], _category_hashes(measure.categories))
+            self._filtered[wanted] = np.flatnonzero(mask)
+        return self._filtered[wanted]
 
     def _set_latest(self) -> None:
         for item in self._layout.latest:
@@ -228,3 +235,13 @@ class Update:
             times[chosen] = self._time[chosen]
             column = self._column(item.column)
             column[self.rows, 0] = np.maximum(column[self.rows, 0], self._per_user(np.maximum, times))
+
+
+@lru_cache
+def _is_kind(kinds: tuple[str, ...]) -> Mask:
+    return np.array([kind in kinds for kind in KINDS])
+
+
+@lru_cache
+def _category_hashes(categories: tuple[str, ...]) -> Hashes:
+    return np.array([xxhash.xxh3_64_intdigest(category.encode()) for category in categories], np.uint64)

@@ -19,12 +19,11 @@ def new_half_hours(bitmaps: Hashes, groups: Ints, times: Ints, before: Ints) -> 
     the users' latest event before the batch. Returns (indices into the users, half-hours since 1970).
     """
     half_hours = times // HALF_HOUR_MS
-    pairs, first = np.unique(groups << 32 | half_hours, return_index=True)
+    fresh = ~_test(bitmaps, groups, before[groups] // HALF_HOUR_MS - half_hours)
+    pairs, first = np.unique(groups[fresh] << 32 | half_hours[fresh], return_index=True)
     # The order of first events, not of time: float sums then do not depend on where a batch was cut.
     pairs = pairs[np.argsort(first)]
-    users, half_hours = pairs >> 32, pairs & 0xFFFF_FFFF
-    known = _test(bitmaps, users, before[users] // HALF_HOUR_MS - half_hours)
-    return users[~known], half_hours[~known]
+    return pairs >> 32, pairs & 0xFFFF_FFFF
 
 
 def remember(bitmaps: Hashes, users: Ints, half_hours: Ints, before: Ints, after: Ints) -> Hashes:
