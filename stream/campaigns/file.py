@@ -70,7 +70,7 @@ def _load_yaml(data: bytes, source: str) -> tuple[yaml.Node | None, object]:
             root = loader.get_single_node()
             if root is None:
                 raise CampaignError([f"{source}: the file is empty; write 'campaigns:' and a list below it"])
-            _refuse_doubles(root, source)
+            _check_keys(root, source)
             return root, loader.construct_document(root)
         finally:
             loader.dispose()
@@ -88,8 +88,8 @@ def _load_yaml(data: bytes, source: str) -> tuple[yaml.Node | None, object]:
         raise CampaignError([f"{source}: not valid YAML: {reason}"]) from None
 
 
-def _refuse_doubles(root: yaml.Node, source: str) -> None:
-    """YAML loaders take the last of two equal keys without a word: half a campaign would be lost."""
+def _check_keys(root: yaml.Node, source: str) -> None:
+    """Keys are texts and stand once. Of two equal ones a YAML loader takes the last without a word; `on` means true."""
     seen: set[int] = set()
     problems: list[tuple[int, str]] = []
     queue = [root]
@@ -101,17 +101,19 @@ def _refuse_doubles(root: yaml.Node, source: str) -> None:
         if isinstance(node, yaml.SequenceNode):
             queue.extend(node.value)
         elif isinstance(node, yaml.MappingNode):
-            lines: dict[str, int] = {}
+            first: dict[str, int] = {}
             for key, child in node.value:
                 queue.append(child)
-                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                    line = key.start_mark.line + 1
-                    if key.value in lines:
-                        first = lines[key.value]
-                        problems.append(
-                            (line, f"key '{key.value}' stands here for the second time, first on line {first}")
-                        )
-                    lines.setdefault(key.value, line)
+                line = key.start_mark.line + 1
+                if not isinstance(key, yaml.ScalarNode):
+                    problems.append((line, "a list, or keys and values, cannot be a key"))
+                elif key.tag == "tag:yaml.org,2002:str":
+                    if key.value in first:
+                        before = first[key.value]
+                        problems.append((line, f"key '{key.value}' stands here again, it stood on line {before}"))
+                    first.setdefault(key.value, line)
+                elif key.tag != "tag:yaml.org,2002:merge":
+                    problems.append((line, f"key '{key.value}' is no text to YAML; write it in quotes"))
     if problems:
         raise CampaignError([f"{source}:{line}: {problem}" for line, problem in sorted(problems)])
 
