@@ -106,7 +106,7 @@ class Changelog:
             cursor = self._advance(header, first_of_parts)
             yield header["meta"], b"".join(parts)
             parts = []
-        self._check(where, start, last, inputs)
+        self._check(where, start, cursor, last, inputs)
         self._cursors[partition] = cursor
 
     @staticmethod
@@ -117,7 +117,12 @@ class Changelog:
         return _Cursor(header["restore_from"] if whole is None else whole, offset)
 
     def _check(
-        self, where: TopicPartition, start: int, last: dict[str, Any] | None, inputs: Mapping[str, int | None]
+        self,
+        where: TopicPartition,
+        start: int,
+        cursor: _Cursor,
+        last: dict[str, Any] | None,
+        inputs: Mapping[str, int | None],
     ) -> None:
         done = {topic: offset for topic, offset in inputs.items() if offset}
         name = f"{where.topic}/{where.partition}"
@@ -126,9 +131,9 @@ class Changelog:
             if done:
                 raise StateLostError(f"{name} is empty, but the group has committed {done}{remedy}")
             return
-        if start > last["restore_from"]:
+        if start > cursor.restore_from:
             raise StateLostError(
-                f"{name} begins at offset {start}, but its newest record needs {last['restore_from']}{remedy}"
+                f"{name} begins at offset {start}, but its newest record needs {cursor.restore_from}{remedy}"
             )
         behind = {t: (last["inputs"].get(t), o) for t, o in done.items() if (last["inputs"].get(t) or 0) != o}
         if behind:

@@ -155,10 +155,17 @@ ACTIONS = Spec(
     ("campaign",),
     owner="campaigns",
 )
+HELD = Spec(
+    "resegment_campaign_held_total",
+    "counter",
+    "Actions that a gate (a cap, say) held back.",
+    ("campaign", "gate"),
+    owner="campaigns",
+)
 DELIVERIES = Spec(
     "resegment_deliveries_total",
     "counter",
-    "Actions whose delivery ended: delivered, or failed for good.",
+    "Actions whose delivery ended: delivered, failed for good, or cancelled.",
     ("campaign", "status"),
     owner="campaigns",
 )
@@ -182,6 +189,12 @@ ATTEMPT_SECONDS = Spec(
 )
 
 RECORDS = Spec("resegment_records_total", "counter", "Records given to the stage.", ("stage",))
+UNREADABLE = Spec(
+    "resegment_unreadable_records_total",
+    "counter",
+    "Records of our own topics that a stage could not read and skipped; events go to the dead letters instead.",
+    ("stage",),
+)
 BATCH_SECONDS = Spec(
     "resegment_batch_seconds", "histogram", "Time of one call of the stage on a batch.", ("stage",), "seconds", _FINE
 )

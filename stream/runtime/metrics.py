@@ -11,8 +11,8 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -112,7 +112,12 @@ class Recorder(ABC):
         for campaign, count in by_campaign.items():
             self._add(m.ACTIONS, count, campaign)
 
-    def deliveries(self, campaign: str, status: Literal["delivered", "failed"], count: int = 1) -> None:
+    def held(self, by_campaign_and_gate: Mapping[tuple[str, str], int]) -> None:
+        """Campaign actions that a gate held back."""
+        for (campaign, gate), count in by_campaign_and_gate.items():
+            self._add(m.HELD, count, campaign, gate)
+
+    def deliveries(self, campaign: str, status: Literal["delivered", "failed", "cancelled"], count: int = 1) -> None:
         """Deliveries that ended."""
         self._add(m.DELIVERIES, count, campaign, status)
 
@@ -131,6 +136,10 @@ class Recorder(ABC):
         """One call of a stage on a batch."""
         self._add(m.RECORDS, records, stage)
         self._observe(m.BATCH_SECONDS, seconds, stage)
+
+    def unreadable(self, stage: str, count: int) -> None:
+        """Records of our own topics that were skipped."""
+        self._add(m.UNREADABLE, count, stage)
 
     def commit(self, stage: str, seconds: float, arrived_ms: ArrayLike = ()) -> None:
         """One commit, and when its records arrived."""
@@ -187,13 +196,10 @@ class _Histogram:
 class Metrics(Recorder, Collector):
     """The values of all metrics of one process, in a registry of its own: several in one process do not clash.
 
-    Parameters: `stages` that this process runs, whose failures are exposed from zero on, as are the closed counters
-    of a stage called processor, modeller or campaigns; `clock_ms` is the wall clock. Safe for any number of threads.
+    Parameters: `clock_ms` is the wall clock. Safe for any number of threads.
     """
 
-    def __init__(
-        self, stages: Iterable[str] = (), *, clock_ms: Callable[[], float] = lambda: time.time() * 1000
-    ) -> None:
+    def __init__(self, *, clock_ms: Callable[[], float] = lambda: time.time() * 1000) -> None:
         self._clock_ms = clock_ms
         self._lock = threading.RLock()
         self._numbers: dict[Spec, dict[Labels, float]] = {spec: {} for spec in SPECS if spec.kind != "histogram"}
@@ -201,8 +207,20 @@ class Metrics(Recorder, Collector):
         self.registry = CollectorRegistry()
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
-        self._start_at_zero(tuple(stages))
         self._set(m.BUILD, 1, _version())
+
+    def expect(self, stage: str) -> None:
+        """A stage runs here: its counters start at zero, where their labels have closed vocabularies.
+
+        Without this the first increase of a counter would be a series out of nowhere, which no rate() sees.
+        """
+        for spec in SPECS:
+            if spec.kind != "counter" or spec.owner not in ("runtime", stage):
+                continue
+            known = {**spec.values, "stage": (stage,)}
+            if all(label in known for label in spec.labels):
+                for labels in product(*(known[label] for label in spec.labels)):
+                    self._add(spec, 0, *labels)
 
     def describe(self) -> Iterator[Metric]:
         """Every family without samples (prometheus_client's registry asks for their names)."""
@@ -227,21 +245,8 @@ class Metrics(Recorder, Collector):
                 family.add_metric(labels, value)
         return family
 
-    def _start_at_zero(self, stages: Labels) -> None:
-        for spec in SPECS:
-            known = {**spec.values, "stage": stages}
-            if spec.kind != "counter" or not (spec.owner in stages or spec.owner == "runtime"):
-                continue
-            if all(label in known for label in spec.labels):
-                combinations: list[Labels] = [()]
-                for label in spec.labels:
-                    combinations = [(*head, value) for head in combinations for value in known[label]]
-                for labels in combinations:
-                    self._add(spec, 0, *labels)
-
     def _add(self, spec: Spec, amount: float, *labels: str) -> None:
-        if amount < 0:
-            raise ValueError(f"{spec.name} counts upwards; {amount} was to be added")
+        _refuse_negative(spec, amount)
         with self._lock:
             series = self._numbers[spec]
             series[labels] = series.get(labels, 0.0) + float(amount)
@@ -272,38 +277,68 @@ class Metrics(Recorder, Collector):
 class Uncommitted(Recorder):
     """What one stage has to tell of work that is not committed yet; shown by `publish`, forgotten by `discard`.
 
-    For one thread. Order is kept. Latencies end at the time of `publish`.
+    For one thread. Counts are added up and gauges keep their last value, so that it stays small however long
+    nothing is committed. Latencies end at the time of `publish`.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._held: list[Callable[[], None]] = []
+        self.discard()
 
     def publish(self) -> None:
         """The work is committed: show what was held."""
-        held, self._held = self._held, []
-        for show in held:
-            show()
+        added, gauges, replaced, observed, since = (
+            self._added,
+            self._gauges,
+            self._replaced,
+            self._observed,
+            self._since,
+        )
+        self.discard()
+        for (spec, labels), amount in added.items():
+            self._metrics._add(spec, amount, *labels)
+        for (spec, labels), value in gauges.items():
+            self._metrics._set(spec, value, *labels)
+        for (spec, prefix), series in replaced.items():
+            self._metrics._replace(spec, series, prefix)
+        for (spec, labels), values in observed.items():
+            self._metrics._observe(spec, np.concatenate(values), *labels)
+        for (spec, labels), values in since.items():
+            self._metrics._observe_since(spec, np.concatenate(values), *labels)
 
     def discard(self) -> None:
         """The work is void and will be done again: forget what was held."""
-        self._held = []
+        self._added: dict[tuple[Spec, Labels], float] = {}
+        self._gauges: dict[tuple[Spec, Labels], float] = {}
+        self._replaced: dict[tuple[Spec, Labels], Mapping[Labels, float]] = {}
+        self._observed: dict[tuple[Spec, Labels], list[NDArray[np.float64]]] = {}
+        self._since: dict[tuple[Spec, Labels], list[NDArray[np.float64]]] = {}
 
     def _add(self, spec: Spec, amount: float, *labels: str) -> None:
-        self._held.append(partial(self._metrics._add, spec, amount, *labels))
+        _refuse_negative(spec, amount)
+        self._added[spec, labels] = self._added.get((spec, labels), 0.0) + float(amount)
 
     def _set(self, spec: Spec, value: float, *labels: str) -> None:
-        self._held.append(partial(self._metrics._set, spec, value, *labels))
+        self._gauges[spec, labels] = float(value)
 
     def _replace(self, spec: Spec, series: Mapping[Labels, float], prefix: Labels = ()) -> None:
-        self._held.append(partial(self._metrics._replace, spec, dict(series), prefix))
+        self._replaced[spec, prefix] = dict(series)
 
     def _observe(self, spec: Spec, values: ArrayLike, *labels: str) -> None:
-        self._held.append(partial(self._metrics._observe, spec, np.array(values, np.float64), *labels))
+        self._observed.setdefault((spec, labels), []).append(_copied(values))
 
     def _observe_since(self, spec: Spec, since_ms: ArrayLike, *labels: str) -> None:
-        # Copied: the stage may use the same column for its next batch.
-        self._held.append(partial(self._metrics._observe_since, spec, np.array(since_ms, np.float64), *labels))
+        self._since.setdefault((spec, labels), []).append(_copied(since_ms))
+
+
+def _copied(values: ArrayLike) -> NDArray[np.float64]:
+    """The stage may use the same column for its next batch."""
+    return np.array(values, np.float64).ravel()
+
+
+def _refuse_negative(spec: Spec, amount: float) -> None:
+    if amount < 0:
+        raise ValueError(f"{spec.name} counts upwards; {amount} was to be added")
 
 
 def _family(spec: Spec) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:

@@ -11,8 +11,8 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
 
 from stream.runtime.changelog import Changelog
 from stream.runtime.stage import Output, Stage, StateDelta
@@ -48,7 +48,7 @@ class Observer(Protocol):
     def batch(self, stage: str, records: int, seconds: float) -> None:
         """One call of the stage on a batch."""
 
-    def commit(self, stage: str, seconds: float, oldest_arrival_ms: int | None) -> None:
+    def commit(self, stage: str, seconds: float, arrived_ms: int | None) -> None:
         """One commit; the oldest record in it arrived at that time."""
 
     def restored(self, stage: str, partition: int, seconds: float) -> None:
@@ -57,8 +57,11 @@ class Observer(Protocol):
     def rebalance(self, stage: str, assigned: int, revoked: int) -> None:
         """Partitions came or went."""
 
-    def lag(self, stage: str, lag: dict[TopicPartition, int]) -> None:
+    def lag(self, stage: str, lag: Mapping[TopicPartition, int]) -> None:
         """Records behind the end."""
+
+    def failed(self, stage: str, kind: Literal["fenced", "unavailable"], reason: str) -> None:
+        """The session is dead and what was not committed is void; the stage starts over."""
 
 
 class SilentObserver:
@@ -68,10 +71,11 @@ class SilentObserver:
     def ready(self, stage: str) -> None: ...  # noqa: D102
     def not_ready(self, stage: str, reason: str) -> None: ...  # noqa: D102
     def batch(self, stage: str, records: int, seconds: float) -> None: ...  # noqa: D102
-    def commit(self, stage: str, seconds: float, oldest_arrival_ms: int | None) -> None: ...  # noqa: D102
+    def commit(self, stage: str, seconds: float, arrived_ms: int | None) -> None: ...  # noqa: D102
     def restored(self, stage: str, partition: int, seconds: float) -> None: ...  # noqa: D102
     def rebalance(self, stage: str, assigned: int, revoked: int) -> None: ...  # noqa: D102
-    def lag(self, stage: str, lag: dict[TopicPartition, int]) -> None: ...  # noqa: D102
+    def lag(self, stage: str, lag: Mapping[TopicPartition, int]) -> None: ...  # noqa: D102
+    def failed(self, stage: str, kind: Literal["fenced", "unavailable"], reason: str) -> None: ...  # noqa: D102
 
 
 class Runner:
@@ -116,7 +120,8 @@ class Runner:
         try:
             return self._step(timeout)
         except (FencedError, UnavailableError) as error:
-            self._observer.not_ready(self.stage.name, str(error))
+            kind: Literal["fenced", "unavailable"] = "fenced" if isinstance(error, FencedError) else "unavailable"
+            self._observer.failed(self.stage.name, kind, str(error))
             self.abandon()
             raise
 
@@ -139,6 +144,14 @@ class Runner:
                     stop.wait(delay)
         finally:
             self.abandon()
+
+    def joined(self) -> bool:
+        """Whether there is a session with partitions of its own."""
+        return self._session is not None and bool(self._owned)
+
+    def behind(self) -> bool:
+        """Whether there are records to read that this member has not polled yet."""
+        return self._session is not None and any(self._session.lag().values())
 
     def abandon(self) -> None:
         """Leave the group and forget all state; what was not committed will be read again."""

@@ -1,0 +1,99 @@
+"""Puts stages and runners together from the configuration: the one place that knows all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from stream.campaigns.delivery import Delivery
+from stream.campaigns.file import load_campaigns
+from stream.campaigns.rules import Campaigns
+from stream.campaigns.worker import CampaignWorker
+from stream.config import Config
+from stream.runtime.health import Health
+from stream.runtime.metrics import Metrics
+from stream.runtime.observer import StageObserver
+from stream.runtime.runner import Runner
+from stream.runtime.stage import Stage
+from stream.segments.modeller import Modeller
+from stream.segments.observations import Sampler
+from stream.segments.processor import Processor
+from stream.transport.base import Transport
+
+Role = Literal["processor", "modeller", "campaigns"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+@dataclass(slots=True)
+class Deployment:
+    """Runners of the chosen roles on one transport, with what operations sees of them, in order down the stream."""
+
+    config: Config
+    transport: Transport
+    partitions: int
+    roles: Sequence[Role] = ROLES
+    wall_clock: bool = True
+    campaigns: Campaigns | None = None
+    """By default those of the configured file."""
+    metrics: Metrics = field(default_factory=Metrics)
+    health: Health = field(default_factory=Health)
+    stages: dict[str, Stage] = field(init=False, default_factory=dict)
+    runners: list[Runner] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        for role in ROLES:
+            if role in self.roles:
+                self._add(role)
+
+    @property
+    def processor(self) -> Processor:
+        """The processor stage, where its role is among ours."""
+        stage = self.stages[Processor.name]
+        assert isinstance(stage, Processor)
+        return stage
+
+    def _add(self, role: Role) -> None:
+        config = self.config
+        match role:
+            case "processor":
+                observer = self._observer()
+                processor = Processor(
+                    config.layout(),
+                    inputs=config.topics.events,
+                    settings=config.processor,
+                    ingest=config.ingest,
+                    decision=config.decision,
+                    quarantine=config.quarantine,
+                    sampler=Sampler(config.sampler, self.partitions),
+                    recorder=observer.uncommitted,
+                )
+                self._run(processor, observer)
+            case "modeller":
+                observer = self._observer()
+                modeller = Modeller(config.features, config.learner, config.forest, recorder=observer.uncommitted)
+                self._run(modeller, observer)
+            case "campaigns":
+                file = config.campaigns.file
+                campaigns = self.campaigns or (load_campaigns(file) if file else Campaigns([], "no file"))
+                observer = self._observer()
+                self._run(CampaignWorker(campaigns), observer)
+                observer = self._observer()
+                self._run(Delivery(campaigns, config.campaigns.delivery), observer)
+
+    def _observer(self) -> StageObserver:
+        return StageObserver(self.metrics, self.health, wall_clock=self.wall_clock)
+
+    def _run(self, stage: Stage, observer: StageObserver) -> None:
+        self.health.register(stage.name)
+        self.stages[stage.name] = stage
+        self.runners.append(
+            Runner(
+                stage,
+                self.transport,
+                group=f"{self.config.runner.group}-{stage.name}",
+                batch_records=self.config.runner.batch_records,
+                wall_clock=self.wall_clock,
+                observer=observer,
+            )
+        )

@@ -1,0 +1,62 @@
+"""`resegment`: the command line. Each verb is a file of stream/commands/."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from stream import __version__
+
+COMMANDS = ("demo", "replay", "run", "produce", "topics", "config", "tail", "segments", "explain")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a wrong argument gets one clear line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (try {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Parser(
+        prog="resegment",
+        description="Moves people between segments as they behave: events in, segment changes and campaigns out.",
+    )
+    top.add_argument("--version", action="version", version=f"resegment {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for name in COMMANDS:
+        import_module(f"stream.commands.{name}").add(commands)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0 done, 1 it could not be done, 2 wrong arguments, 130 interrupted."""
+    from stream.commands.common import CommandError
+    from stream.config import ConfigError
+    from stream.transport.base import TransportError
+
+    chosen = parser().parse_args(arguments)
+    try:
+        return int(chosen.run(chosen))
+    except (CommandError, TransportError) as error:
+        print(f"resegment: {error}", file=sys.stderr)
+        return 1
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            print(f"resegment: {line}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Somebody closed the pipe (`| head`): not worth a word, and the interpreter must not try to flush it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

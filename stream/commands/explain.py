@@ -1,0 +1,123 @@
+"""`resegment explain USER`: features, segment, why, and the history of changes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from schemas import topics
+from stream.commands.common import CommandError, configuration, input_partitions, opened, place_options, print_json
+from stream.commands.segments import newest_model
+from stream.config import Config
+from stream.runtime.changelog import Changelog
+from stream.segments.explain import Explanation, FeatureLine, explain
+from stream.segments.population import Population
+from stream.segments.processor import Processor
+from stream.transport.base import TopicPartition, Transport
+from stream.transport.murmur2 import partition_of
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("explain", help="why a user is in a segment", description=__doc__)
+    parser.add_argument("user", help="the user id")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    place_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Explain one user from the committed state."""
+    config = configuration(arguments)
+    with opened(config) as transport:
+        partition, found = _find(transport, config, arguments.user)
+        history = list(_history(transport, partition, arguments.user))
+    if arguments.json:
+        print_json({**asdict(found), "history": history})
+    else:
+        _print(found, history)
+    return 0
+
+
+def _find(transport: Transport, config: Config, user: str) -> tuple[int, Explanation]:
+    """Look in the partition that the user's key belongs to, then, for foreign partitioners, in the others."""
+    count = input_partitions(transport, config)
+    first = partition_of(user.encode(), count)
+    layout = config.layout()
+    model = newest_model(transport)
+    for partition in sorted(range(count), key=lambda p: p != first):
+        population = Population(partition, layout)
+        changelog = Changelog(transport, Processor.name, topics.USER_STATE)
+        population.restore(changelog.restore(partition, {}))
+        # As the processor saw them last: after a replay the wall clock would make everybody a stranger.
+        if (found := explain(user, population, layout, model, population.now())) is not None:
+            return partition, found
+    raise CommandError(f"no event of user {user!r} has been accepted")
+
+
+def _history(transport: Transport, partition: int, user: str) -> Iterator[dict[str, Any]]:
+    key = user.encode()
+    for record in transport.read(TopicPartition(topics.SEGMENT_CHANGES, partition), 0):
+        if record.key == key and record.value is not None:
+            yield orjson.loads(record.value)
+
+
+def _print(found: Explanation, history: list[dict[str, Any]]) -> None:
+    console = Console()
+    where = _label(found.segment)
+    console.print(f"[bold]{escape(found.user_id)}[/bold]  {where}, since {_day(found.since) if found.segment else '-'}")
+    console.print(
+        f"{found.events:,} events from {_day(found.first_seen)} to {_day(found.last_seen)}; as of {_day(found.at)}, "
+        f"model {found.model_version}"
+    )
+    if found.distance is not None and found.rival is not None and found.rival_distance is not None:
+        console.print(
+            f"distance {found.distance:.2f} to its segment, {found.rival_distance:.2f} to the next, {_label(found.rival)}"
+        )
+    if found.pending:
+        console.print(f"on the way to {_label(found.pending)}: clearly nearer at the last look, to be confirmed")
+    console.print(_features(found.features))
+    if history:
+        console.print(f"\n[bold]{len(history)} changes[/bold]")
+    for change in history:
+        why = ", ".join(f"{one['feature']} {_number(one['value'])}" for one in change["why"])
+        console.print(
+            f"{_day(change['occurred_at'])}  {_label(change['from'])} → {_label(change['to'])}  "
+            f"[dim]{change['cause']}, confidence {change['confidence']:.2f}[/dim]  {escape(why)}",
+            highlight=False,
+        )
+
+
+def _features(lines: tuple[FeatureLine, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("feature", "value", "segment's", "z", "speaks for it"):
+        table.add_column(heading, justify="left" if heading == "feature" else "right")
+    for line in sorted(lines, key=lambda one: -abs(one.pull or 0.0)):
+        table.add_row(
+            line.title or line.name,
+            _number(line.value),
+            _number(line.segment_mean),
+            "" if line.z is None else f"{line.z:+.1f}",
+            "" if line.pull is None else f"{line.pull:+.0%}",
+        )
+    return table
+
+
+def _label(segment: dict[str, Any] | None) -> str:
+    return "no segment" if segment is None else escape(f"{segment['name'] or '?'} ({segment['id']})")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.4g}"
+
+
+def _day(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")

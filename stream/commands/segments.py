@@ -1,0 +1,86 @@
+"""`resegment segments`: what the segments are, by the newest published model, and how many users are in each."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from schemas import topics
+from stream.commands.common import CommandError, configuration, opened, place_options, print_json
+from stream.report import traits
+from stream.segments.prototypes import Model
+from stream.transport.base import TopicPartition, Transport
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("segments", help="what the segments are, and their sizes", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    place_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a row for each segment."""
+    config = configuration(arguments)
+    with opened(config) as transport:
+        model = newest_model(transport)
+        members = memberships(transport)
+    if model is None:
+        raise CommandError("no model has been published yet: it takes some hundred users with a few events each")
+    total = sum(members.values())
+    rows = [
+        {
+            "id": profile.id,
+            "name": profile.name,
+            "users": members[profile.id],
+            "share": members[profile.id] / total if total else 0.0,
+            "born_version": profile.born_version,
+            "means": profile.means,
+            "z": profile.z,
+        }
+        for profile in model.profiles
+    ]
+    if arguments.json:
+        others = {name: count for name, count in members.items() if name not in {p.id for p in model.profiles}}
+        print_json({"model_version": model.version, "created_at": model.created_at, "segments": rows, "others": others})
+        return 0
+    titles = {feature.name: feature for feature in config.features}
+    table = Table(box=None, pad_edge=False, title=f"model {model.version}, {total:,} users in segments")
+    for heading in ("segment", "name", "users", "share", "who they are"):
+        table.add_column(heading, justify="right" if heading in ("users", "share") else "left")
+    for profile in sorted(model.profiles, key=lambda one: -members[one.id]):
+        users = members.pop(profile.id, 0)
+        table.add_row(profile.id, profile.name, f"{users:,}", f"{users / max(1, total):.0%}", traits(profile, titles))
+    for name, users in members.most_common():
+        table.add_row(name, "", f"{users:,}", f"{users / max(1, total):.0%}", "")
+    Console().print(table)
+    return 0
+
+
+def newest_model(transport: Transport) -> Model | None:
+    """The newest published model, if there is one."""
+    newest = None
+    if transport.partitions(topics.SEGMENT_MODEL):
+        for record in transport.read(TopicPartition(topics.SEGMENT_MODEL, 0), 0):
+            newest = record.value if record.value is not None else newest
+    return None if newest is None else Model.from_bytes(newest)
+
+
+def memberships(transport: Transport) -> Counter[str]:
+    """Users by segment id, from the compacted membership topic: the last record of a user counts."""
+    counts: Counter[str] = Counter()
+    for partition in range(transport.partitions(topics.SEGMENT_MEMBERSHIP)):
+        latest: dict[bytes | None, str] = {}
+        for record in transport.read(TopicPartition(topics.SEGMENT_MEMBERSHIP, partition), 0):
+            segment = orjson.loads(record.value)["segment"] if record.value is not None else None
+            if segment is None:
+                latest.pop(record.key, None)
+            else:
+                latest[record.key] = segment["id"]
+        counts.update(latest.values())
+    return counts

@@ -1,0 +1,169 @@
+"""One look at some users of a partition: scores, quarantine, segment, and the records that this causes.
+
+A look writes to nothing but the rows that it is given, and gives the same answer for the same rows, time and
+model, whatever else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.types import CAUSES
+from stream.anomalies.quarantine import QuarantineSettings, decide
+from stream.segments.assign import BEHAVIOUR, QUARANTINE, Assignment, DecisionSettings, Standing, assign
+from stream.segments.changes import Moved, anomaly_record, change_records, reasons
+from stream.segments.population import Population, Rows
+from stream.segments.prototypes import Model
+from stream.transport.base import OutRecord, Record
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Triggers:
+    """The events behind a look at touched users: for each looked-at row its latest event."""
+
+    times: NDArray[np.int64]
+    records: Sequence[Record]
+    event_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When and why a look takes place: event time, the detecting clock, and the cause code that it stands for."""
+
+    at: int
+    detected_at: int
+    cause: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the look measured, one row a user."""
+
+    features: FloatArray
+    z: FloatArray
+    score: FloatArray
+    distance: FloatArray
+
+
+class Look:
+    """Looks at users with one version of the model.
+
+    Parameters: the model, how calmly to decide, when to quarantine, and the CloudEvents source of this deployment.
+    """
+
+    def __init__(self, model: Model, decision: DecisionSettings, quarantine: QuarantineSettings, source: str) -> None:
+        self.model = model
+        self._decision = decision
+        self._quarantine = quarantine
+        self._source = source
+
+    def at(
+        self,
+        population: Population,
+        rows: Rows,
+        features: FloatArray,
+        newcomer: NDArray[np.bool_],
+        moment: Moment,
+        triggers: Triggers | None = None,
+    ) -> list[OutRecord]:
+        """Decide `rows` (m,) from their learned `features` (m, d), NaN where unknown.
+
+        Writes the standing of the rows back, and returns the records of those that moved.
+        """
+        z = self.model.scale(features)
+        distances = self.model.segment_distances(z)
+        standing = population.standing(rows)
+        seen = _Seen(features, z, self.model.outlier_scores(z), distances.min(axis=1))
+        held = self._hold(population, rows, seen, standing.segment == QUARANTINE, newcomer)
+        decided = assign(distances, self.model.segment_ids, standing, newcomer, held, moment.cause, self._decision)
+        after = decided.standing
+        population.settle(rows, after)
+        moved = after.segment != standing.segment
+        population.touch(rows[moved | (after.candidate != standing.candidate) | (after.looks != standing.looks)])
+        return self._publish(population, rows, seen, standing, decided, np.flatnonzero(moved), moment, triggers)
+
+    def _hold(
+        self, population: Population, rows: Rows, seen: _Seen, held: NDArray[np.bool_], newcomer: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        if self.model.thresholds is None:
+            return held
+        streaks = population.table.column("streak")
+        before = streaks[rows]
+        verdict = decide(seen.score, seen.distance, self.model.thresholds, held, before, self._quarantine)
+        # A newcomer's few events are no evidence: neither hold nor count them yet.
+        streak = np.where(newcomer & ~held, 0, verdict.streak).astype(np.int8)
+        streaks[rows] = streak
+        population.touch(rows[streak != before])
+        return np.where(newcomer & ~held, False, verdict.held)
+
+    def _publish(
+        self,
+        population: Population,
+        rows: Rows,
+        seen: _Seen,
+        before: Standing,
+        decided: Assignment,
+        moved: NDArray[np.intp],
+        moment: Moment,
+        triggers: Triggers | None,
+    ) -> list[OutRecord]:
+        """Write down each move; the one place where Python touches single users."""
+        table, model = population.table, self.model
+        sequence, since = table.column("sequence"), table.column("since")
+        records: list[OutRecord] = []
+        for i in moved.tolist():
+            row = int(rows[i])
+            old, new, cause = int(before.segment[i]), int(decided.standing.segment[i]), int(decided.cause[i])
+            sequence[row] += 1
+            record = triggers.records[i] if triggers is not None and cause == BEHAVIOUR else None
+            occurred_at = int(triggers.times[i]) if triggers is not None else moment.at
+            since[row] = occurred_at
+            move = Moved(
+                user_id=table.user_ids[row],
+                sequence=int(sequence[row]),
+                before=old,
+                after=new,
+                cause=cause,
+                occurred_at=occurred_at,
+                detected_at=moment.detected_at,
+                confidence=float(decided.confidence[i]),
+                why=self._why(seen, i, old, new),
+                source=_position(record),
+                event_id=triggers.event_ids[i] if triggers is not None and record is not None else None,
+            )
+            records += change_records(move, model.names, model.version, self._source, population.partition)
+            population.moved(old, new)
+            population.counters[f"changes.{CAUSES[cause]}"] += 1
+            if QUARANTINE in (old, new):
+                records.append(self._anomaly(population, move, seen, i))
+        return records
+
+    def _why(self, seen: _Seen, i: int, old: int, new: int) -> list[dict[str, Any]]:
+        model = self.model
+        means = model.means.get(new) or {}
+        return reasons(model.features, seen.features[i], seen.z[i], model.centre_of(old), model.centre_of(new), means)
+
+    def _anomaly(self, population: Population, move: Moved, seen: _Seen, i: int) -> OutRecord:
+        kind = "entered" if move.after == QUARANTINE else "released"
+        population.counters[f"anomalies.{kind}"] += 1
+        limits = self.model.thresholds
+        scores = {
+            "score": round(float(seen.score[i]), 6),
+            "score_threshold": limits.score if limits else 1.0,
+            "distance": round(float(seen.distance[i]), 4),
+            "distance_threshold": limits.distance if limits else 0.0,
+        }
+        return anomaly_record(move, self.model.version, scores, population.partition)
+
+
+def _position(record: Record | None) -> dict[str, Any] | None:
+    if record is None:
+        return None
+    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}

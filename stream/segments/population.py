@@ -1,0 +1,127 @@
+"""The users of one partition: their table, where they stand, the partition's clock and its counters.
+
+Invariant: everything here is a function of the committed deltas. `touch` names each row that a batch changed;
+`delta` packs those rows and the next slice of the table, so that one cycle of deltas holds every row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.features.layout import Extra, Layout
+from stream.features.table import UserTable
+from stream.runtime.stage import StateDelta
+from stream.segments.assign import NONE, Standing
+
+Rows = NDArray[np.intp]
+
+COLUMNS: Final = (
+    Extra("segment", "<i4"),
+    Extra("candidate", "<i4"),
+    Extra("looks", "<i1"),
+    Extra("candidate_cause", "<i1"),
+    Extra("streak", "<i1"),
+    Extra("sequence", "<i4"),
+    Extra("since", "<i8"),
+    Extra("observed", "<i8"),
+    Extra("user_hash", "<u8"),
+)
+"""What the processor keeps of a user beside the features."""
+
+SLICE_FLOOR = 64
+"""Rows of the rolling rewrite that a commit carries at the least, so that a quiet partition's cycle ends too."""
+SLICE_SHARE = 2
+"""Rows of the rewrite for each touched row: a cycle then costs 1.5 times the table, two cycles three times."""
+
+
+class Population:
+    """One partition's users. `clock` is the largest time seen (arrival or wall), `swept_at` the last sweep's."""
+
+    def __init__(self, partition: int, layout: Layout) -> None:
+        self.partition = partition
+        self.table = UserTable(layout)
+        self.clock = 0
+        self.swept_at = 0
+        self.model_version = 0
+        self.counters: Counter[str] = Counter()
+        self._touched: list[Rows] = []
+        self._sizes: Counter[int] = Counter()
+        self._cursor = 0
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def standing(self, rows: Rows) -> Standing:
+        """Where these users stand: copies, in the order of `rows`."""
+        column = self.table.column
+        return Standing(
+            column("segment")[rows], column("candidate")[rows], column("looks")[rows], column("candidate_cause")[rows]
+        )
+
+    def settle(self, rows: Rows, standing: Standing) -> None:
+        """Write back where these users stand."""
+        column = self.table.column
+        column("segment")[rows] = standing.segment
+        column("candidate")[rows] = standing.candidate
+        column("looks")[rows] = standing.looks
+        column("candidate_cause")[rows] = standing.candidate_cause
+
+    def touch(self, rows: Rows) -> None:
+        """These rows changed and belong into the next delta."""
+        if len(rows):
+            self._touched.append(rows)
+
+    def now(self) -> int:
+        """The time at which features are evaluated: never before an event that counts."""
+        return max(self.clock, self.table.stream_time)
+
+    def moved(self, old: int, new: int) -> None:
+        """One user changed segment."""
+        self._sizes[old] -= 1
+        self._sizes[new] += 1
+
+    def sizes(self) -> dict[int, int]:
+        """Users by segment number; 0 holds those without one."""
+        placed = {segment: count for segment, count in self._sizes.items() if segment != NONE and count > 0}
+        return {NONE: len(self) - sum(placed.values()), **placed}
+
+    def delta(self) -> StateDelta:
+        """The rows touched since the last call and the next slice, packed."""
+        touched = np.unique(np.concatenate(self._touched)) if self._touched else np.empty(0, dtype=np.intp)
+        self._touched.clear()
+        starts_cycle = self._cursor == 0
+        size = max(SLICE_FLOOR, len(touched) // SLICE_SHARE)
+        stop = min(self._cursor + size, len(self.table))
+        rows = np.union1d(touched, np.arange(self._cursor, stop))
+        self._cursor = 0 if stop >= len(self.table) else stop
+        meta = {
+            "clock": self.clock,
+            "swept_at": self.swept_at,
+            "stream_time": self.table.stream_time,
+            "model_version": self.model_version,
+            "cursor": self._cursor,
+            "counters": dict(self.counters),
+        }
+        return StateDelta(self.table.pack(rows), meta, starts_cycle)
+
+    def restore(self, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
+        """Apply committed deltas in order."""
+        newest: dict[str, Any] | None = None
+        for meta, payload in deltas:
+            self.table.unpack(payload)
+            newest = meta
+        if newest is None:
+            return
+        self.clock = newest["clock"]
+        self.swept_at = newest["swept_at"]
+        self.table.stream_time = newest["stream_time"]
+        self.model_version = newest["model_version"]
+        self.counters = Counter(newest["counters"])
+        self._cursor = newest["cursor"]
+        segments, counts = np.unique(self.table.column("segment")[: len(self)], return_counts=True)
+        self._sizes = Counter(dict(zip(segments.tolist(), counts.tolist(), strict=True)))

@@ -1,0 +1,355 @@
+"""The processor: events in; changes, memberships, anomalies, observations and dead letters out.
+
+One batch is decoded, applied to the user table and looked at with numpy; Python touches single users only where
+a segment changed. Time is a user event too: at every multiple of the sweep interval everybody is looked at
+again, so that silence moves people. With the data's own clock a batch is cut at those times, so that how the
+events were batched does not matter.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas import topics
+from stream.anomalies.quarantine import QuarantineSettings
+from stream.durations import Duration
+from stream.features.batch import KINDS, EventBatch
+from stream.features.events import IngestSettings, Rejected, decode
+from stream.features.layout import EVENTS, FIRST, LAST, Layout
+from stream.features.table import Applied
+from stream.runtime.metrics import Recorder
+from stream.runtime.stage import Output, Stage
+from stream.segments.assign import (
+    BEHAVIOUR,
+    BUILT_IN_NAMES,
+    INACTIVITY,
+    MODEL,
+    NEWCOMER,
+    QUARANTINE,
+    DecisionSettings,
+    segment_name,
+)
+from stream.segments.dead_letters import dead_letter, too_late
+from stream.segments.look import Look, Moment, Triggers
+from stream.segments.observations import QUARANTINED, Observations, Sampler, SamplerSettings
+from stream.segments.population import Population, Rows
+from stream.segments.prototypes import Model
+from stream.transport.base import OutRecord, Record
+
+log = logging.getLogger(__name__)
+
+CATCH_UP_SWEEPS = 100
+"""Silence of many sweep intervals is swept at this many of them at most, evenly: an idle year is no stall."""
+
+
+class ProcessorSettings(BaseModel):
+    """How the processor works through its partitions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sweep_interval: Duration = Field(default=60_000, ge=1_000, description="How often everybody is looked at again")
+    record_sweep_interval: Duration = Field(
+        default=topics.DAY_MS, ge=1_000, description="The same where the clock is the data's own (replays)"
+    )
+    sweep_slice: int = Field(default=50_000, ge=100, description="Users of a sweep between two batches")
+    source: str = Field(default="/resegment", min_length=1, description="CloudEvents source of this deployment")
+
+
+class Processor(Stage):
+    """The stage. Its parameters are settings and the compiled layout (with population.COLUMNS as extras)."""
+
+    name = "processor"
+    tables = (topics.SEGMENT_MODEL,)
+    changelog = topics.USER_STATE
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        inputs: Sequence[str] = (topics.EVENTS,),
+        settings: ProcessorSettings | None = None,
+        ingest: IngestSettings | None = None,
+        decision: DecisionSettings | None = None,
+        quarantine: QuarantineSettings | None = None,
+        sampler: Sampler | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.inputs = tuple(inputs)
+        self.layout = layout
+        self.model: Model | None = None
+        self.populations: dict[int, Population] = {}
+        self._settings = settings or ProcessorSettings()
+        self._ingest = ingest or IngestSettings()
+        self._decision = decision or DecisionSettings()
+        self._quarantine = quarantine or QuarantineSettings()
+        self._sampler = sampler or Sampler(SamplerSettings(), partitions=1)
+        self._recorder = recorder
+        learned = [feature.name for feature in layout.features if feature.learn]
+        self._learned = np.array([layout.names.index(name) for name in learned], dtype=np.intp)
+        self._fingerprint = feature_set(learned)
+        self._look: Look | None = None
+        self._scored = self._learned
+        self._sweeps: dict[int, int] = {}  # by partition, the next row of a running sweep
+
+    # -- the stage's calls ------------------------------------------------------------------------------------
+
+    def restore(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
+        """Take a partition over."""
+        population = Population(partition, self.layout)
+        population.restore(deltas)
+        self.populations[partition] = population
+
+    def drop(self, partition: int) -> None:
+        """Give a partition up."""
+        del self.populations[partition]
+        self._sweeps.pop(partition, None)
+
+    def update_table(self, topic: str, records: Sequence[Record]) -> None:
+        """Follow the published models; the newest one counts."""
+        value = next((record.value for record in reversed(records) if record.value is not None), None)
+        if value is None:
+            return
+        model = Model.from_bytes(value)
+        try:
+            self._scored = model.columns(self.layout.names)
+        except ValueError as error:
+            log.warning("waiting for a model that fits: %s", error)
+            return
+        self.model = model
+        self._look = Look(model, self._decision, self._quarantine, self._settings.source)
+
+    def process(self, batch: Mapping[int, Sequence[Record]], now_ms: int | None) -> Output:
+        """Apply events and look at the users that they touched."""
+        output = Output()
+        before = self._totals()
+        for partition, records in batch.items():
+            population = self.populations[partition]
+            self._switch_model(population, now_ms, output.records)
+            if now_ms is not None:
+                population.clock = max(population.clock, now_ms)
+                self._apply(population, records, now_ms, output.records)
+            else:
+                for piece in self._cut(population, records, output.records):
+                    population.clock = max(population.clock, max(record.timestamp for record in piece))
+                    self._apply(population, piece, None, output.records)
+            output.state[partition] = population.delta()
+        self._record(before)
+        return output
+
+    def tick(self, now_ms: int | None) -> Output | None:
+        """Sweep, one slice a call. Under the data's own clock sweeps happen in `process`, between its records."""
+        if now_ms is None:
+            return None
+        output = Output()
+        before = self._totals()
+        for partition, population in self.populations.items():
+            population.clock = max(population.clock, now_ms)
+            switched = self._switch_model(population, now_ms, output.records)
+            if self._sweep_slice(population, output.records) or switched:
+                output.state[partition] = population.delta()
+        self._record(before)
+        return output if output.state else None
+
+    # -- what operations see -----------------------------------------------------------------------------------
+
+    def _totals(self) -> Counter[str]:
+        return sum((population.counters for population in self.populations.values()), Counter())
+
+    def _record(self, before: Counter[str]) -> None:
+        """Tell the metrics what this call added."""
+        recorder = self._recorder
+        if recorder is None:
+            return
+        added = self._totals() - before
+        recorder.events("accepted", _part(added, "accepted"))
+        recorder.events("duplicate", _part(added, "duplicate"))
+        dead = _part(added, "dead")
+        recorder.events("dead_lettered", {"unknown": sum(dead.values())} if dead else {})
+        recorder.dead_letters(dead)
+        recorder.changes(_part(added, "changes"))
+        anomalies = _part(added, "anomalies")
+        recorder.anomalies(anomalies.get("entered", 0), anomalies.get("released", 0))
+        sizes = sum((Counter(population.sizes()) for population in self.populations.values()), Counter[int]())
+        names = self.model.names if self.model else {}
+        shown = [
+            (segment_name(segment) or "none", BUILT_IN_NAMES.get(segment) or names.get(segment) or "none", count)
+            for segment, count in sorted(sizes.items())
+        ]
+        recorder.population(sum(sizes.values()), sizes[QUARANTINE], shown)
+        if self.model is not None:
+            recorder.model(self.name, self.model.version, self.model.created_at)
+        recorder.state(self.name, sum(population.table.nbytes for population in self.populations.values()))
+
+    # -- events -----------------------------------------------------------------------------------------------
+
+    def _apply(
+        self, population: Population, records: Sequence[Record], now_ms: int | None, out: list[OutRecord]
+    ) -> None:
+        batch, rejected = decode(records, now_ms, self._ingest)
+        applied = population.table.apply(batch)
+        self._count(population, batch, applied, rejected)
+        detected_at = population.clock
+        out += [dead_letter(records[r.index], r, detected_at) for r in rejected]
+        out += [
+            too_late(records[batch.position[i]], self.layout.lateness_ms, detected_at)
+            for i in np.flatnonzero(applied.too_late).tolist()
+        ]
+        if not len(applied.rows):
+            return
+        self._know(population, applied.rows)
+        population.touch(applied.rows)
+        latest = applied.last_event
+        triggers = Triggers(
+            times=batch.time[latest],
+            records=[records[p] for p in batch.position[latest].tolist()],
+            event_ids=[batch.event_ids[i] for i in latest.tolist()],
+        )
+        moment = Moment(population.now(), detected_at, BEHAVIOUR)
+        self._look_at(population, applied.rows, moment, out, triggers)
+
+    @staticmethod
+    def _know(population: Population, rows: Rows) -> None:
+        """Give new users their hash: sampling needs it, and it must not differ between processes."""
+        hashes = population.table.column("user_hash")
+        for row in rows[hashes[rows] == 0].tolist():
+            hashes[row] = xxhash.xxh3_64_intdigest(population.table.user_ids[row].encode()) or 1
+
+    @staticmethod
+    def _count(population: Population, batch: EventBatch, applied: Applied, rejected: Sequence[Rejected]) -> None:
+        counters = population.counters
+        counts = np.bincount(batch.kind[applied.accepted], minlength=len(KINDS))
+        for kind, count in zip(KINDS, counts.tolist(), strict=True):
+            if count:
+                counters[f"accepted.{kind}"] += count
+        for name, count in (
+            ("duplicate", int(applied.duplicate.sum())),
+            ("dead.too_late", int(applied.too_late.sum())),
+        ):
+            if count:
+                counters[name] += count
+        for one in rejected:
+            counters[f"dead.{one.reason}"] += 1
+
+    # -- looks ------------------------------------------------------------------------------------------------
+
+    def _look_at(
+        self, population: Population, rows: Rows, moment: Moment, out: list[OutRecord], triggers: Triggers | None = None
+    ) -> None:
+        """Look at rows now: decide them where there is a model, and let the sampler observe some of them."""
+        features = population.table.features(rows, moment.at)
+        newcomer = self._newcomers(population, rows, moment.at)
+        if self._look is not None:
+            out += self._look.at(population, rows, features[:, self._scored], newcomer, moment, triggers)
+        self._observe(population, rows, features, newcomer, moment.at, out)
+
+    def _observe(
+        self,
+        population: Population,
+        rows: Rows,
+        features: NDArray[np.float64],
+        newcomer: NDArray[np.bool_],
+        at: int,
+        out: list[OutRecord],
+    ) -> None:
+        """Let the modeller see those whom the sampler picks."""
+        column = population.table.column
+        segment, observed = column("segment")[rows], column("observed")
+        standing = np.where(newcomer, NEWCOMER, segment).astype(np.int32)
+        hashes = column("user_hash")[rows]
+        last_seen = column(LAST)[rows]
+        chosen, weight = self._sampler.select(hashes, standing, observed[rows], last_seen, at, population.sizes())
+        # The newly held are told once, so that the modeller forgets their rows.
+        told = (segment == QUARANTINE) & (observed[rows] > 0)
+        seen = np.flatnonzero(chosen | told)
+        if not len(seen):
+            return
+        observed[rows[seen]] = np.where(told[seen], 0, at)
+        population.touch(rows[seen])
+        observations = Observations(
+            fingerprint=self._fingerprint,
+            user_hash=hashes[seen],
+            at_ms=np.full(len(seen), at, np.int64),
+            segment=segment[seen],
+            flags=np.where(told[seen], QUARANTINED, 0).astype(np.uint8),
+            weight=np.where(told[seen], 1.0, weight[seen]),
+            features=features[np.ix_(seen, self._learned)],
+        )
+        out += [OutRecord(topics.OBSERVATIONS, None, value, 0, (), at) for value in observations.encode()]
+
+    def _newcomers(self, population: Population, rows: Rows, at: int) -> NDArray[np.bool_]:
+        column, decision = population.table.column, self._decision
+        young: NDArray[np.bool_] = at - column(FIRST)[rows] < decision.newcomer_period
+        few: NDArray[np.bool_] = column(EVENTS)[rows] < decision.newcomer_events
+        return young & few
+
+    def _switch_model(self, population: Population, now_ms: int | None, out: list[OutRecord]) -> bool:
+        """Relabel everybody under a new version, at this instant: what moves now, the segments moved."""
+        if self.model is None or self.model.version <= population.model_version:
+            return False
+        for start in range(0, len(population), self._settings.sweep_slice):
+            rows = np.arange(start, min(start + self._settings.sweep_slice, len(population)))
+            self._look_at(population, rows, Moment(population.now(), population.clock, MODEL), out)
+        population.model_version = self.model.version
+        return True
+
+    # -- sweeps -----------------------------------------------------------------------------------------------
+
+    def _cut(
+        self, population: Population, records: Sequence[Record], out: list[OutRecord]
+    ) -> Iterator[Sequence[Record]]:
+        """Records up to the next sweep, then that sweep, and so on; by arrival, under the data's own clock."""
+        interval = self._settings.record_sweep_interval
+        slots = np.maximum.accumulate(np.fromiter((r.timestamp for r in records), np.int64, len(records))) // interval
+        last = population.swept_at // interval if population.swept_at else int(slots[0])
+        population.swept_at = last * interval
+        start = 0
+        for cut in [*(np.flatnonzero(np.diff(slots, prepend=last) > 0).tolist()), len(records)]:
+            if cut > start:
+                yield records[start:cut]
+            if cut < len(records):
+                self._sweep_between(population, last, int(slots[cut]), out)
+                last = max(last, int(slots[cut]))
+            start = cut
+
+    def _sweep_between(self, population: Population, last: int, slot: int, out: list[OutRecord]) -> None:
+        interval = self._settings.record_sweep_interval
+        due = np.arange(last + 1, slot + 1)
+        if len(due) > CATCH_UP_SWEEPS:
+            due = np.unique(np.linspace(last + 1, slot, CATCH_UP_SWEEPS).round().astype(np.int64))
+        for number in due.tolist():
+            population.clock = max(population.clock, number * interval)
+            rows = np.arange(len(population))
+            if len(rows):
+                self._look_at(population, rows, Moment(population.now(), population.clock, INACTIVITY), out)
+            population.swept_at = number * interval
+            population.counters["sweeps"] += 1
+
+    def _sweep_slice(self, population: Population, out: list[OutRecord]) -> bool:
+        """The next slice of a sweep that is due under the wall clock; a sweep is over after the last one."""
+        start = self._sweeps.get(population.partition)
+        if start is None:
+            if population.clock - population.swept_at < self._settings.sweep_interval:
+                return False
+            population.swept_at, start = population.clock, 0
+        rows = np.arange(start, min(start + self._settings.sweep_slice, len(population)))
+        if len(rows):
+            self._look_at(population, rows, Moment(population.now(), population.clock, INACTIVITY), out)
+        if start + len(rows) < len(population):
+            self._sweeps[population.partition] = start + len(rows)
+        else:
+            self._sweeps.pop(population.partition, None)
+            population.counters["sweeps"] += 1
+        return True
+
+
+def _part(counters: Counter[str], prefix: str) -> dict[str, int]:
+    """The counters "prefix.name" by name."""
+    return {name[len(prefix) + 1 :]: n for name, n in counters.items() if name.startswith(f"{prefix}.")}

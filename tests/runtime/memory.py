@@ -1,0 +1,113 @@
+"""A transport in memory that can be told to fail: for tests of the runner only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from schemas.topics import TopicSpec
+from stream.transport.base import Difference, OutRecord, Poll, Record, Session, TopicPartition, Transport
+
+
+class Stored(NamedTuple):
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+class MemoryTransport(Transport):
+    """Topics as lists; one group member at a time; `before_commit` may raise."""
+
+    def __init__(self, partitions: int = 1) -> None:
+        self.count = partitions
+        self.logs: dict[TopicPartition, list[Stored]] = {}
+        self.starts: dict[TopicPartition, int] = {}
+        self.offsets: dict[tuple[str, TopicPartition], int] = {}
+        self.before_commit: Callable[[], None] = lambda: None
+        self.after_commit: Callable[[], None] = lambda: None
+        self.commits = 0
+
+    def append(self, records: Iterable[OutRecord]) -> dict[TopicPartition, int]:
+        first: dict[TopicPartition, int] = {}
+        for record in records:
+            where = TopicPartition(record.topic, record.partition or 0)
+            log = self.logs.setdefault(where, [])
+            first.setdefault(where, len(log))
+            log.append(Stored(*where, len(log), record.timestamp or 0, record.key, record.value, record.headers))
+        return first
+
+    def session(self, group: str, topics: Sequence[str]) -> Session:
+        return MemorySession(self, group, topics)
+
+    def produce(self, records: Iterable[OutRecord]) -> int:
+        chosen = list(records)
+        self.append(chosen)
+        return len(chosen)
+
+    def read(self, where: TopicPartition, start: int, end: int | None = None) -> Iterator[Record]:
+        return iter(self.logs.get(where, [])[max(start, self.start_offset(where)) : end])
+
+    def partitions(self, topic: str) -> int:
+        return self.count
+
+    def start_offset(self, where: TopicPartition) -> int:
+        return self.starts.get(where, 0)
+
+    def end_offset(self, where: TopicPartition) -> int:
+        return len(self.logs.get(where, []))
+
+    def committed(self, group: str, where: TopicPartition) -> int | None:
+        return self.offsets.get((group, where))
+
+    def trim(self, where: TopicPartition, before: int) -> None:
+        self.starts[where] = max(self.start_offset(where), before)
+
+    def create_topics(self, specs: Iterable[TopicSpec], input_partitions: int) -> list[str]:
+        return []
+
+    def check_topics(self, specs: Iterable[TopicSpec], input_partitions: int | None = None) -> list[Difference]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+class MemorySession(Session):
+    def __init__(self, transport: MemoryTransport, group: str, topics: Sequence[str]) -> None:
+        self.transport = transport
+        self.group = group
+        self.paused = {TopicPartition(t, p) for t in topics for p in range(transport.count)}
+        self.positions = {where: transport.offsets.get((group, where), 0) for where in self.paused}
+        self.told = False
+
+    def poll(self, max_records: int, timeout: float) -> Poll:
+        if not self.told:
+            self.told = True
+            return Poll(assigned=frozenset(self.positions))
+        records: dict[TopicPartition, Sequence[Record]] = {}
+        for where, at in sorted(self.positions.items()):
+            if where not in self.paused and (found := self.transport.logs.get(where, [])[at : at + max_records]):
+                records[where] = found
+                self.positions[where] = at + len(found)
+        return Poll(records)
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        self.paused -= set(partitions)
+
+    def commit(self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]) -> dict[TopicPartition, int]:
+        self.transport.before_commit()
+        first = self.transport.append(outputs)
+        self.transport.offsets |= {(self.group, where): offset for where, offset in offsets.items()}
+        self.transport.commits += 1
+        self.transport.after_commit()
+        return first
+
+    def lag(self) -> dict[TopicPartition, int]:
+        return {where: self.transport.end_offset(where) - at for where, at in self.positions.items()}
+
+    def close(self) -> None:
+        pass

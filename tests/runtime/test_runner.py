@@ -1,0 +1,233 @@
+"""The runner and the changelog against a stage whose state is easy to check: a sum for each key."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import orjson
+import pytest
+
+from stream.runtime.changelog import Changelog, StateLostError, decode_frame
+from stream.runtime.runner import Runner
+from stream.runtime.stage import Output, Stage, StateDelta
+from stream.transport.base import FencedError, OutRecord, TopicPartition
+from tests.runtime.memory import MemoryTransport
+
+
+class Sums(Stage):
+    """Adds up numbers by key; publishes the running sum; rewrites a third of its keys with every delta."""
+
+    name = "sums"
+    inputs = ("numbers",)
+    changelog = "sums-state"
+
+    def __init__(self, *, every: int = 1) -> None:
+        self.sums: dict[int, dict[str, int]] = {}
+        self.cursor: dict[int, int] = {}
+        self.every = every
+        self.calls = 0
+        self.held: tuple[list[OutRecord], set[str]] = [], set()
+
+    def restore(self, partition, deltas):
+        sums = self.sums[partition] = {}
+        self.cursor[partition] = 0
+        for meta, payload in deltas:
+            sums |= orjson.loads(payload)
+            self.cursor[partition] = meta["cursor"]
+
+    def drop(self, partition):
+        del self.sums[partition]
+
+    def process(self, batch, now_ms):
+        output = Output()
+        self.calls += 1
+        for partition, records in batch.items():
+            sums = self.sums[partition]
+            for record in records:
+                key = record.key.decode()
+                sums[key] = sums.get(key, 0) + int(record.value)
+                output.records.append(OutRecord("running", record.key, str(sums[key]).encode(), partition))
+            touched = self.held[1] | {record.key.decode() for record in records}
+            keys, cursor = sorted(sums), self.cursor[partition]
+            step = -(-len(keys) // 3)
+            chosen = touched | set(keys[cursor : cursor + step])
+            starts = cursor == 0
+            if not self.calls % self.every:
+                self.cursor[partition] = 0 if cursor + step >= len(keys) else cursor + step
+            payload = orjson.dumps({key: sums[key] for key in chosen})
+            output.state[partition] = StateDelta(payload, {"cursor": self.cursor[partition]}, starts)
+        if self.calls % self.every:
+            self.held = self.held[0] + output.records, touched
+            return Output(commit=False)
+        output.records = self.held[0] + output.records
+        self.held = [], set()
+        return output
+
+
+def numbers(seed: int, count: int, partitions: int) -> list[OutRecord]:
+    rng = random.Random(seed)
+    return [
+        OutRecord("numbers", f"k{rng.randrange(20)}".encode(), str(rng.randrange(100)).encode(), i % partitions)
+        for i in range(count)
+    ]
+
+
+def expected(records: list[OutRecord]) -> tuple[Counter[tuple[int, str]], list[tuple[int, bytes, bytes]]]:
+    sums: Counter[tuple[int, str]] = Counter()
+    running = []
+    for record in records:
+        sums[record.partition, record.key.decode()] += int(record.value)
+        running.append((record.partition, record.key, str(sums[record.partition, record.key.decode()]).encode()))
+    return sums, running
+
+
+def drain(runner: Runner) -> None:
+    runner.step(0)
+    while runner.behind():
+        runner.step(0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_fails_every_number_counts_once(seed):
+    """Commits that fail before, and commits that succeed and are in doubt after: the sums are whole all the same."""
+    rng = random.Random(seed)
+    transport = MemoryTransport(partitions=3)
+    records = numbers(seed, 400, 3)
+    transport.produce(records)
+
+    def fail(probability):
+        def hook():
+            if rng.random() < probability:
+                raise FencedError("broken on purpose")
+
+        return hook
+
+    transport.before_commit, transport.after_commit = fail(0.2), fail(0.2)
+    stage = Sums()
+    runner = Runner(stage, transport, group="g", batch_records=7)
+    for _ in range(2_000):
+        try:
+            runner.step(0)
+        except FencedError:
+            continue
+        if runner.joined() and not runner.behind():
+            break
+    sums, running = expected(records)
+    assert {(p, k): v for p, held in stage.sums.items() for k, v in held.items()} == dict(sums)
+    for partition in range(3):
+        log = transport.logs[TopicPartition("running", partition)]
+        assert [(r.partition, r.key, r.value) for r in log] == [r for r in running if r[0] == partition]
+
+
+def test_a_restored_stage_goes_on_where_the_changelog_stands_and_the_changelog_stays_short():
+    transport = MemoryTransport()
+    records = numbers(1, 600, 1)
+    for start in range(0, 600, 50):
+        transport.produce(records[start : start + 50])
+        stage = Sums()
+        runner = Runner(stage, transport, group="g", batch_records=10)
+        drain(runner)
+        assert stage.sums[0] == {k: v for (_, k), v in expected(records[: start + 50])[0].items()}
+        runner.abandon()
+    where = TopicPartition("sums-state", 0)
+    kept = transport.end_offset(where) - transport.start_offset(where)
+    assert kept <= 2 * 3 + 1, "two cycles of three deltas at the most"
+
+
+def test_a_stage_may_put_the_commit_off_and_learns_again_after_a_crash():
+    transport = MemoryTransport()
+    records = numbers(2, 100, 1)
+    transport.produce(records)
+    stage = Sums(every=3)
+    runner = Runner(stage, transport, group="g", batch_records=10)
+    drain(runner)
+    assert transport.commits == 3
+    assert transport.committed("g", TopicPartition("numbers", 0)) == 90
+    again = Sums()
+    drain(Runner(again, transport, group="g", batch_records=10))
+    assert again.sums[0] == {k: v for (_, k), v in expected(records)[0].items()}
+
+
+def changelog_of(transport: MemoryTransport, count: int = 60) -> TopicPartition:
+    transport.produce(numbers(3, count, 1))
+    drain(Runner(Sums(), transport, group="g", batch_records=5))
+    return TopicPartition("sums-state", 0)
+
+
+def restore(transport: MemoryTransport) -> None:
+    offset = transport.committed("g", TopicPartition("numbers", 0))
+    for _ in Changelog(transport, "sums", "sums-state").restore(0, {"numbers": offset}):
+        pass
+
+
+def test_a_lost_changelog_is_an_error_and_no_fresh_start():
+    transport = MemoryTransport()
+    where = changelog_of(transport)
+    restore(transport)
+    transport.logs[where].clear()
+    transport.starts.clear()
+    with pytest.raises(StateLostError, match=r"is empty, but the group has committed .*rebuild"):
+        restore(transport)
+
+
+def test_a_truncated_changelog_is_an_error():
+    transport = MemoryTransport()
+    where = changelog_of(transport)
+    transport.starts[where] = transport.end_offset(where) - 1
+    with pytest.raises(StateLostError, match="its newest record needs"):
+        restore(transport)
+
+
+def test_a_changelog_behind_the_offsets_is_an_error():
+    transport = MemoryTransport()
+    changelog_of(transport)
+    transport.offsets["g", TopicPartition("numbers", 0)] += 1
+    with pytest.raises(StateLostError, match="does not stand where"):
+        restore(transport)
+
+
+def test_damage_and_strangers_are_named_with_their_place():
+    transport = MemoryTransport()
+    where = changelog_of(transport)
+    last = transport.logs[where][-1]
+    transport.logs[where][-1] = last._replace(value=last.value[:-1] + b"?")
+    with pytest.raises(StateLostError, match=rf"sums-state/0@{last.offset}: .*damaged"):
+        restore(transport)
+    transport.logs[where][-1] = last._replace(value=b"hello, I am no frame")
+    with pytest.raises(StateLostError, match="not a changelog record"):
+        restore(transport)
+    transport.logs[where][-1] = last
+    with pytest.raises(StateLostError, match="state of stage 'sums', expected 'other'"):
+        list(Changelog(transport, "other", "sums-state").restore(0, {}))
+
+
+def test_a_large_delta_is_split_and_joined():
+    transport = MemoryTransport()
+    changelog = Changelog(transport, "big", "big-state")
+    assert list(changelog.restore(0, {})) == []
+    delta = StateDelta(random.Random(0).randbytes(2_000_000), {"n": 1}, True)
+    records = changelog.frame(0, delta, {"numbers": 5})
+    assert len(records) == 3
+    assert max(len(record.value) for record in records) < 1_000_000
+    transport.produce(records)
+    changelog.written(0, delta, 0)
+    fresh = Changelog(transport, "big", "big-state")
+    assert list(fresh.restore(0, {"numbers": 5})) == [({"n": 1}, delta.payload)]
+    with pytest.raises(StateLostError, match="no changelog record"):
+        decode_frame(None, "here")
+
+
+def test_a_stage_that_forgets_its_state_is_found_out():
+    class Forgetful(Sums):
+        def process(self, batch, now_ms):
+            output = super().process(batch, now_ms)
+            output.state.clear()
+            return output
+
+    transport = MemoryTransport()
+    transport.produce(numbers(4, 5, 1))
+    runner = Runner(Forgetful(), transport, group="g")
+    runner.step(0)
+    with pytest.raises(RuntimeError, match="without their state"):
+        runner.step(0)
