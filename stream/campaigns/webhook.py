@@ -248,14 +248,14 @@ def _explain(error: Exception, seconds: float) -> str:
     match error:
         case urllib3.exceptions.NameResolutionError():
             return "the receiver's name cannot be resolved"
+        case urllib3.exceptions.NewConnectionError():  # to urllib3 also a ConnectTimeoutError
+            return "no connection: refused, or no route"
         case urllib3.exceptions.ConnectTimeoutError():
             return f"no connection within {seconds:g} s"
         case urllib3.exceptions.ReadTimeoutError():
             return f"no answer within {seconds:g} s"
         case urllib3.exceptions.SSLError():
             return f"TLS: {error}"
-        case urllib3.exceptions.NewConnectionError():
-            return "no connection: refused, or no route"
         case urllib3.exceptions.ProtocolError():
             return "the connection broke before an answer"
     return f"the request failed ({type(error).__name__})"

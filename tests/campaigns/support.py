@@ -162,6 +162,7 @@ def receiver(answer: Callable[[Call], Reply] = lambda call: 200) -> Iterator[Rec
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
             with state.lock:
