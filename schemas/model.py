@@ -90,6 +90,18 @@ class OutlierThresholds(BaseModel):
     distance_release: float = Field(gt=0)
 
 
+class ModelQuality(BaseModel):
+    """How a version looked on the panel when it was made."""
+
+    model_config = FROZEN
+
+    panel: int = Field(ge=0, description="Users it was judged on")
+    inertia: float = Field(ge=0, description="Mean squared distance to the nearest prototype, on this version's scale")
+    silhouette: float | None = Field(default=None, description="-1 to 1, on a sample; null where there is one segment")
+    moved: float = Field(default=0, ge=0, le=1, description="Share of the people whose segment it changes")
+    drift: bool = Field(default=False, description="Drift asked for it")
+
+
 class SegmentModel(BaseModel):
     """One version of everything that scoring needs, and of what a person needs to read it."""
 
@@ -105,4 +117,5 @@ class SegmentModel(BaseModel):
     profiles: tuple[SegmentProfile, ...]
     lineage: tuple[Lineage, ...] = ()
     thresholds: OutlierThresholds
+    quality: ModelQuality
     forest: ForestArrays | None = None

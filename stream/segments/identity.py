@@ -36,9 +36,13 @@ class Matching(NamedTuple):
     """The first segment number that was never used."""
 
 
-def first(weight: FloatArray, evidence: NDArray[np.bool_], neighbour: IndexArray, next_number: int = 1) -> Matching:
-    """The first version: every group with `evidence` is born, the largest first (`weight` (g,) is their size)."""
-    return _number({}, weight, evidence, neighbour, next_number, np.zeros((0, len(weight))), np.zeros(0, np.int32))
+def first(
+    size: FloatArray, evidence: NDArray[np.bool_], neighbour: IndexArray, next_number: int, settings: IdentitySettings
+) -> Matching:
+    """The first version, or one that shares nobody with the last: every group with `evidence` is born, the largest
+    first (`size` (g,) in people)."""
+    nobody = np.zeros((0, len(size)))
+    return _number({}, size, evidence, neighbour, next_number, nobody, np.zeros(0, np.int32), settings)
 
 
 def match(
@@ -64,11 +68,9 @@ def match(
     held = np.divide(shared, old_size, out=np.zeros_like(shared), where=old_size > 0)
     union = old_size + new_size - shared
     jaccard = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    heirs: dict[int, int] = {}
     rows, columns = linear_sum_assignment(-jaccard)
-    for i, j in zip(rows.tolist(), columns.tolist(), strict=True):
-        if held[i, j] >= settings.survive:
-            heirs[j] = i
+    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+    heirs = {j: i for i, j in pairs if held[i, j] >= settings.survive}
     return _number(heirs, new_size.ravel(), evidence, neighbour, next_number, held, numbers, settings)
 
 
@@ -80,11 +82,10 @@ def _number(
     next_number: int,
     held: FloatArray,
     numbers: SegmentArray,
-    settings: IdentitySettings | None = None,
+    settings: IdentitySettings,
 ) -> Matching:
     """Number the groups. `heirs` says which old segment (a row of `held`) a group is; `held` (s, g) is the share of
     each old segment's people in each group."""
-    settings = settings or IdentitySettings()
     # By size, so that which prototype stands first decides nothing.
     by_size = np.argsort(-size, kind="stable").tolist()
     own = [j for j in by_size if j in heirs or evidence[j]]

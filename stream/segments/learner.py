@@ -32,6 +32,8 @@ class Prototypes(NamedTuple):
     """(p, d)"""
     groups: IndexArray
     """(p,) prototypes of one group are one segment: 0, 1, ..."""
+    lasting: bool
+    """Whether prototype i is what prototype i was before, grown on."""
 
 
 class Learner(ABC):
@@ -59,6 +61,14 @@ class Learner(ABC):
     @abstractmethod
     def rescale(self, change: AffineMap, active: IndexArray) -> None:
         """The axes changed: take what was learned along."""
+
+    @abstractmethod
+    def select(self, columns: IndexArray, active: IndexArray) -> None:
+        """The features changed: axis j is what axis columns[j] was, or new (-1)."""
+
+    @abstractmethod
+    def fits(self, settings: LearnerSettings) -> bool:
+        """Whether it is what these settings ask for; if not, it is started anew."""
 
     @abstractmethod
     def state(self) -> dict[str, NDArray[Any]]:
@@ -108,7 +118,7 @@ class KMeansLearner(Learner):
         centres = np.zeros((len(self.river.centers), self._width))
         for number, centre in self.river.centers.items():
             centres[number, self._active] = [centre[axis] for axis in range(len(self._axes))]
-        return Prototypes(centres, np.arange(len(centres), dtype=np.intp))
+        return Prototypes(centres, np.arange(len(centres), dtype=np.intp), lasting=True)
 
     def repair(self, z: FloatArray, rng: np.random.Generator) -> bool:  # noqa: D102
         current = self.prototypes().centres
@@ -124,6 +134,14 @@ class KMeansLearner(Learner):
 
     def rescale(self, change: AffineMap, active: IndexArray) -> None:  # noqa: D102
         self._set(change(self.prototypes().centres), active)
+
+    def select(self, columns: IndexArray, active: IndexArray) -> None:  # noqa: D102
+        centres = self.prototypes().centres
+        selected = np.where(columns >= 0, centres[:, columns], 0.0)
+        self._set(selected, active)
+
+    def fits(self, settings: LearnerSettings) -> bool:  # noqa: D102
+        return len(self.river.centers) == settings.segments
 
     def state(self) -> dict[str, NDArray[Any]]:  # noqa: D102
         return {"centres": self.prototypes().centres, "active": self._active.astype(np.int64)}

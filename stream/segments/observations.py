@@ -8,11 +8,12 @@ stratification. A batch decodes to the same bits that were encoded; rows hold fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -98,6 +99,11 @@ class Observations:
             )
         except KeyError as error:
             raise ValueError(f"an observation record lacks {error}") from error
+
+
+def feature_fingerprint(names: Sequence[str]) -> int:
+    """Of the features that an observation carries, by name and order."""
+    return xxhash.xxh3_64_intdigest("\x00".join(names).encode())
 
 
 class SamplerSettings(BaseModel):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from schemas.model import Lineage, OutlierThresholds, PrototypeSet, SegmentModel, SegmentProfile
+from schemas.model import Lineage, ModelQuality, OutlierThresholds, PrototypeSet, SegmentModel, SegmentProfile
 from stream.anomalies.forest import Forest
 from stream.segments.scaling import Scaler
 
@@ -57,6 +57,7 @@ class Model:
     radii: FloatArray
     """(p,) noise radius of each"""
     thresholds: OutlierThresholds
+    quality: ModelQuality
     profiles: tuple[SegmentProfile, ...]
     """One a segment, in ascending order of segment numbers."""
     lineage: tuple[Lineage, ...] = ()
@@ -201,6 +202,7 @@ class Model:
             lineage=self.lineage,
             forest=None if self.forest is None else self.forest.to_record(),
             thresholds=self.thresholds,
+            quality=self.quality,
         )
 
     def to_bytes(self) -> bytes:
@@ -224,6 +226,7 @@ class Model:
             lineage=record.lineage,
             forest=None if record.forest is None else Forest.from_record(record.forest),
             thresholds=record.thresholds,
+            quality=record.quality,
         )
 
     @classmethod

@@ -14,9 +14,9 @@ the segments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,13 +96,13 @@ class Scaler:
         x: FloatArray,
         features: Sequence[FeatureInfo],
         weights: FloatArray | None = None,
-        log: BoolArray | None = None,
+        log: Mapping[str, bool] | None = None,
         clip: float = CLIP,
     ) -> Scaler:
         """Learn the scale from a population.
 
         Parameters: `x` (m, F) with NaN where unknown; `weights` (m,) of the rows (how many people each stands for);
-        `log` (F,) to keep an earlier choice, because a scale whose kind changes is no affine map of the old one.
+        `log` by feature keeps an earlier choice, because a scale whose kind changes is no affine map of the old one.
         A feature that is the same for everybody, or unknown for everybody, or not to be learned, gets weight 0.
         """
         if x.ndim != 2 or x.shape[1] != len(features):
@@ -110,8 +110,9 @@ class Scaler:
         if np.isinf(x).any():
             raise ValueError("features must be finite, or NaN where unknown; found infinity")
         rows = np.ones(len(x)) if weights is None else weights
+        earlier = log or {}
         chosen = np.array(
-            [bool(_wants_log(f.log, x[:, j])) if log is None else bool(log[j]) for j, f in enumerate(features)], bool
+            [earlier[f.name] if f.name in earlier else _wants_log(f.log, x[:, j]) for j, f in enumerate(features)], bool
         )
         t = _transform(x, chosen)
         scales = [_centre_and_spread(t[:, j], rows) for j in range(len(features))]
@@ -157,16 +158,38 @@ class Scaler:
     def map_to(self, other: Scaler) -> AffineMap:
         """The exact map of this scaler's axes to the other's, so that a refreshed scale loses no learned centre.
 
-        A feature that was inert here sits at its centre there: everybody had that value. Raises ValueError where
-        the features or their kind of scale differ.
+        An axis that was inert here starts at the other's 0, its median. Raises ValueError where the features, or
+        the kind of scale of one that is active in both, differ.
         """
-        if self.features != other.features or not np.array_equal(self.log, other.log):
+        alive = (self.weight > 0) & (other.weight > 0)
+        if self.features != other.features or not np.array_equal(self.log[alive], other.log[alive]):
             raise ValueError("these scalers have different features or kinds of scale; fit with log= of the first")
-        alive = self.weight > 0
         gain = np.divide(other.weight, self.weight, out=np.zeros_like(self.weight), where=alive)
-        slope = np.where(alive, gain * (self.spread / other.spread), 0.0)
-        shift = other.weight * ((self.centre - other.centre) / other.spread)
+        slope = gain * (self.spread / other.spread)
+        shift = np.where(alive, other.weight * ((self.centre - other.centre) / other.spread), 0.0)
         return AffineMap(slope, shift)
+
+    @property
+    def log_choices(self) -> dict[str, bool]:
+        """By feature, for `fit`; only of features that anybody has ever differed in."""
+        return {f: bool(g) for f, g, w in zip(self.features, self.log, self.weight, strict=True) if w > 0}
+
+    def aligned(self, features: Sequence[FeatureInfo]) -> Scaler:
+        """The same scale for another list of features: one that it does not know is inert until the next fit."""
+        known = {name: j for j, name in enumerate(self.features)}
+        columns = np.array([known.get(f.name, -1) for f in features], np.intp)
+
+        def pick(values: NDArray[Any], default: float) -> NDArray[Any]:
+            return np.where(columns >= 0, values[columns], default).astype(values.dtype)
+
+        return Scaler(
+            features=tuple(f.name for f in features),
+            log=pick(self.log, False),
+            centre=pick(self.centre, 0.0),
+            spread=pick(self.spread, 1.0),
+            weight=pick(self.weight, 0.0),
+            clip=self.clip,
+        )
 
     def moved(self, other: Scaler) -> float:
         """How far the other scale is, in the worst feature: shift of the centre in spreads, or log of the spreads'

@@ -121,5 +121,6 @@ class ModellerSettings(BaseModel):
         description="Users whose latest observation is kept; above the sampler's panel",
     )
     names: dict[str, str] = Field(default_factory=dict, description='Your own names, such as {"seg-3" = "VIPs"}')
+    keep_versions: int = Field(default=1_000, ge=2, description="Older ones are deleted from the model topic")
     checkpoint_observations: int = Field(default=2_000, ge=1, description="Learned at most before a checkpoint")
     checkpoint_interval: Duration = Field(default=30_000, description="The same by the wall clock")
