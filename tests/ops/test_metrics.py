@@ -46,7 +46,9 @@ def tell_everything(metrics: Recorder) -> None:
     metrics.learned(100)
     metrics.published("modeller", "drift", 6, 2.5, 0.41)
     metrics.actions({"welcome": 2})
+    metrics.held({("welcome", "cap"): 3})
     metrics.deliveries("welcome", "delivered")
+    metrics.unreadable("campaigns", 1)
     metrics.pending("campaigns", 4)
     metrics.attempt("welcome", 503, 0.3)
     metrics.batch("processor", 500, 0.004)
@@ -139,7 +141,8 @@ def test_what_is_not_finite_does_not_poison_a_histogram() -> None:
 
 
 def test_counters_start_at_zero_for_the_stages_that_run_here() -> None:
-    metrics = Metrics(("processor",))
+    metrics = Metrics()
+    metrics.expect("processor")
     outcomes = series(metrics, "resegment_events_total")
     assert len(outcomes) == (len(EVENT_TYPES) + 1) * 3
     assert set(outcomes.values()) == {0.0}
@@ -212,6 +215,32 @@ def test_uncommitted_shows_nothing_before_the_commit_and_the_same_after_it() -> 
     assert {spec.name: series(told, spec.name) for spec in SPECS} == {s.name: series(at_once, s.name) for s in SPECS}
     uncommitted.publish()
     assert value(told, "resegment_model_observations_total") == 100, "published once"
+
+
+def test_uncommitted_stays_small_while_nothing_is_committed() -> None:
+    uncommitted = Uncommitted(Metrics())
+    sizes = []
+    for _ in range(3):
+        for _ in range(100):
+            tell_everything(uncommitted)
+            uncommitted._observed.clear()
+            uncommitted._since.clear()
+        sizes.append(len(uncommitted._added) + len(uncommitted._gauges) + len(uncommitted._replaced))
+    assert sizes[0] == sizes[-1] < 60
+
+
+def test_gauges_keep_their_last_value_and_counts_add_up() -> None:
+    metrics = Metrics()
+    uncommitted = Uncommitted(metrics)
+    for users in (5, 3):
+        uncommitted.population(users, 0, [("seg-1", "Loyal", users)])
+        uncommitted.learned(users)
+        uncommitted.sweep(0.1, users)
+    uncommitted.publish()
+    assert value(metrics, "resegment_users") == 3
+    assert series(metrics, "resegment_segment_users") == {("seg-1", "Loyal"): 3}
+    assert value(metrics, "resegment_model_observations_total") == 8
+    assert value(metrics, "resegment_sweep_seconds_count") == 2
 
 
 def test_discarded_work_leaves_no_trace() -> None:

@@ -10,7 +10,8 @@ from stream.transport.base import TopicPartition
 
 
 def make(*, wall_clock: bool = True) -> tuple[StageObserver, Metrics, Health]:
-    metrics, health = Metrics(("processor",), clock_ms=lambda: 10_000.0), Health()
+    metrics, health = Metrics(clock_ms=lambda: 10_000.0), Health()
+    metrics.expect("processor")
     return StageObserver(metrics, health, wall_clock=wall_clock), metrics, health
 
 
