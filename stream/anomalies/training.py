@@ -15,19 +15,36 @@ from river.tree.padded import PaddedBranch, PaddedLeaf
 from stream.anomalies.forest import FloatArray, Forest, ForestSettings
 
 
-def train(z: FloatArray, weight: FloatArray, settings: ForestSettings) -> Forest | None:
-    """A forest whose one window is exactly these scaled rows (m, d), learned by River one by one.
+class Trainer:
+    """Trains one forest after another, each on one window that is exactly the rows it is given.
 
-    `weight` (d,) is the scaler's: an axis of weight 0 is never split. None where there is nothing to split.
+    River builds its trees once and counts anew in every window, so an old window leaves no trace: a new Trainer
+    gives the same forest.
     """
-    if not len(z) or not (weight > 0).any():
-        return None
-    if not np.isfinite(z).all():
-        raise ValueError("only finite rows may reach River: one NaN spoils what it has learned")
-    river: Any = untrained(weight, settings, window_size=len(z))
-    for row in z.tolist():
-        river.learn_one(dict(enumerate(row)))
-    return from_river(river)
+
+    def __init__(self, settings: ForestSettings) -> None:
+        self._settings = settings
+        self._weight: FloatArray | None = None
+        self._river: Any = None
+
+    def train(self, z: FloatArray, weight: FloatArray) -> Forest | None:
+        """Learn scaled rows (m, d) by River, one by one, evenly thinned to the configured number.
+
+        `weight` (d,) is the scaler's: an axis of weight 0 is never split. None where there is nothing to split.
+        Raises ValueError where a row is not finite.
+        """
+        if not len(z) or not (weight > 0).any():
+            return None
+        if not np.isfinite(z).all():
+            raise ValueError("only finite rows may reach River: one NaN spoils what it has learned")
+        if len(z) > self._settings.rows:
+            z = z[np.linspace(0, len(z) - 1, self._settings.rows).round().astype(np.intp)]
+        if self._weight is None or not np.array_equal(self._weight, weight):
+            self._weight, self._river = weight.copy(), untrained(weight, self._settings, len(z))
+        self._river.window_size = len(z)
+        for row in z.tolist():
+            self._river.learn_one(dict(enumerate(row)))
+        return from_river(self._river)
 
 
 def untrained(weight: FloatArray, settings: ForestSettings, window_size: int) -> HalfSpaceTrees:

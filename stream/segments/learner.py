@@ -10,13 +10,14 @@ To add a clusterer: implement Learner, and enter it in LEARNERS under its name i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from river.cluster import KMeans
 
+from stream.segments.prototypes import TIE
 from stream.segments.refit import fit, in_order_of, inertia_of, lloyd
 from stream.segments.scaling import AffineMap
 from stream.segments.settings import LearnerSettings
@@ -47,8 +48,8 @@ class Learner(ABC):
         """Warm start on rows (m, d). Only the `active` axes are learned from; the others are 0 for everybody."""
 
     @abstractmethod
-    def learn(self, row: list[float]) -> None:
-        """One row of d numbers."""
+    def learn(self, row: FloatArray) -> None:
+        """One row of d numbers. Raises ValueError where one is not finite."""
 
     @abstractmethod
     def prototypes(self) -> Prototypes:
@@ -80,13 +81,44 @@ class Learner(ABC):
         """The inverse of `state`."""
 
 
+class QuickKMeans(KMeans):
+    """River's KMeans, which asks numpy for the nearest centre: a third of the time, the same bits.
+
+    Sums of squares that could round to another order are left to River's own expression. Feature names are axis
+    numbers: with strings, the order in which River adds up, and so the last bit, would follow Python's hash seed.
+
+    Parameters: starting `centres` (k, d) and River's `halflife`.
+    """
+
+    def __init__(self, centres: FloatArray, halflife: float) -> None:
+        super().__init__(n_clusters=len(centres), halflife=halflife, seed=0)
+        self.points = centres.copy()
+        """(k, d) the same numbers as `centers`"""
+        for number, row in enumerate(centres.tolist()):
+            self.centers[number].update(enumerate(row))
+
+    def learn_predict_one(self, x: dict[Any, float]) -> int:
+        """River's, for x with all d axes in order."""
+        closest: int = super().learn_predict_one(x)  # type: ignore[no-untyped-call]
+        self.points[closest] = list(self.centers[closest].values())
+        return closest
+
+    def predict_one(self, x: dict[Any, float]) -> int:
+        """River's, for x with all d axes in order."""
+        away = self.points - list(x.values())
+        squared = np.einsum("ij,ij->i", away, away)
+        best = int(squared.argmin())
+        if np.count_nonzero(squared <= squared[best] * (1.0 + TIE)) == 1:
+            return best
+        nearest: int = super().predict_one(x)  # type: ignore[no-untyped-call]
+        return nearest
+
+
 class KMeansLearner(Learner):
     """River's KMeans with a small constant step (its `halflife`).
 
     River starts from random N(0, 1) centres, which leaves dead ones; here they start from a batch fit. Without
     repair it is stuck in three to five of ten drifting streams, with repair in none (docs/quality.md).
-    River is given axis numbers as feature names: with strings, the order in which it adds up, and so the last
-    bit, would follow Python's hash seed.
     """
 
     name = "kmeans"
@@ -103,21 +135,17 @@ class KMeansLearner(Learner):
     def _set(self, centres: FloatArray, active: IndexArray) -> None:
         self._width = centres.shape[1]
         self._active = active
-        self._axes = active.tolist()
-        self.river = KMeans(n_clusters=len(centres), halflife=self._settings.step, seed=self._settings.seed)
-        for number, row in enumerate(centres[:, active].tolist()):
-            self.river.centers[number].update(enumerate(row))
-        self._learn_one: Callable[[dict[int, float]], None] = self.river.learn_one
+        self.river = QuickKMeans(centres[:, active], self._settings.step)
 
-    def learn(self, row: list[float]) -> None:  # noqa: D102
-        if len(row) != self._width or not _all_finite(row):
-            raise ValueError(f"only finite rows of {self._width} numbers may reach River, got {row}")
-        self._learn_one({number: row[axis] for number, axis in enumerate(self._axes)})
+    def learn(self, row: FloatArray) -> None:  # noqa: D102
+        values = row[self._active].tolist()
+        if len(row) != self._width or not _all_finite(values):
+            raise ValueError(f"only finite rows of {self._width} numbers may reach River, got {row.tolist()}")
+        self.river.learn_predict_one(dict(enumerate(values)))
 
     def prototypes(self) -> Prototypes:  # noqa: D102
-        centres = np.zeros((len(self.river.centers), self._width))
-        for number, centre in self.river.centers.items():
-            centres[number, self._active] = [centre[axis] for axis in range(len(self._axes))]
+        centres = np.zeros((len(self.river.points), self._width))
+        centres[:, self._active] = self.river.points
         return Prototypes(centres, np.arange(len(centres), dtype=np.intp), lasting=True)
 
     def repair(self, z: FloatArray, rng: np.random.Generator) -> bool:  # noqa: D102
@@ -141,7 +169,7 @@ class KMeansLearner(Learner):
         self._set(selected, active)
 
     def fits(self, settings: LearnerSettings) -> bool:  # noqa: D102
-        return len(self.river.centers) == settings.segments
+        return len(self.river.points) == settings.segments
 
     def state(self) -> dict[str, NDArray[Any]]:  # noqa: D102
         return {"centres": self.prototypes().centres, "active": self._active.astype(np.int64)}

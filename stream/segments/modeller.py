@@ -19,6 +19,7 @@ from river.drift import ADWIN
 
 from schemas import topics
 from schemas.model import SegmentModel
+from stream.anomalies.training import Trainer
 from stream.runtime.stage import Output, Stage, StateDelta
 from stream.segments.learner import LEARNERS, Learner
 from stream.segments.observations import QUARANTINED, Observations, feature_fingerprint
@@ -29,6 +30,8 @@ from stream.segments.review import Candidate, People, build, propose
 from stream.segments.scaling import FeatureInfo, Scaler
 from stream.segments.settings import ModellerSettings
 from stream.transport.base import OutRecord, Record
+
+FloatArray = NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ class Modeller(Stage):
         self.settings = settings or ModellerSettings()
         self._names = tuple(feature.name for feature in features)
         self._fingerprint = feature_fingerprint(self._names)
+        self._trainer = Trainer(self.settings.forest)
         self._clear()
 
     def _clear(self) -> None:
@@ -155,16 +159,15 @@ class Modeller(Stage):
                 return start + i + 1
         return len(seen)
 
-    def _scaled(self, features: NDArray[np.float64]) -> tuple[list[list[float]], list[float] | None]:
+    def _scaled(self, features: FloatArray) -> tuple[FloatArray, list[float] | None]:
         """Scaled rows, and their distances to the published prototypes."""
         if self._scaler is None:
-            return [], None
+            return features, None
         z = self._scaler.transform(features)
-        rows: list[list[float]] = z.tolist()
         if self.model is None or self.model.features != self._names:
-            return rows, None
+            return z, None
         distances: list[float] = self.model.nearest(z).distance.tolist()
-        return rows, distances
+        return z, distances
 
     # -- drift ------------------------------------------------------------------------------------------------
 
@@ -255,6 +258,7 @@ class Modeller(Stage):
             created_at=self._clock,
             observations=self.counters["observations"],
             drift=drift,
+            trainer=self._trainer,
             settings=self.settings,
         )
         self._steady = candidate.steady

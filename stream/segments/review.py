@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from schemas.model import ModelQuality, SegmentProfile
-from stream.anomalies.training import train
+from stream.anomalies.training import Trainer
 from stream.segments.evidence import Separation, evident, kept, separation
 from stream.segments.identity import Matching, first, match
 from stream.segments.learner import Prototypes
@@ -120,6 +120,7 @@ def build(
     created_at: int,
     observations: int,
     drift: bool,
+    trainer: Trainer,
     settings: ModellerSettings,
 ) -> Model:
     """The version to publish: radii, profiles, names, forest and thresholds, all measured on the panel."""
@@ -129,10 +130,7 @@ def build(
     squared = cdist(z, candidate.centres, "sqeuclidean")
     distance = np.sqrt(squared[rows, candidate.prototype])
     segment = candidate.segments[candidate.prototype]
-    taken = (
-        rows if len(z) <= settings.forest.rows else np.linspace(0, len(z) - 1, settings.forest.rows).round().astype(int)
-    )
-    forest = train(z[taken], scaler.weight, settings.forest)
+    forest = trainer.train(z, scaler.weight)
     score = np.zeros(len(z)) if forest is None else forest.score(z)
     people_of = np.bincount(candidate.prototype, weight, len(candidate.centres))
     return Model(
