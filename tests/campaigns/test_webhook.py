@@ -180,7 +180,10 @@ def read_request(sock: socket.socket) -> bytes:
     """All of it: to close on what is unread would reset the connection."""
     data = b""
     while not data.endswith(BODY):
-        data += sock.recv(100_000)
+        more = sock.recv(100_000)
+        if not more:
+            raise ConnectionError("hung up in the middle of a request")
+        data += more
     return data
 
 
