@@ -35,6 +35,7 @@ from stream.campaigns.pool import CallPool
 from stream.campaigns.rules import Campaigns, WebhookSink
 from stream.campaigns.settings import DeliverySettings
 from stream.campaigns.webhook import Answer, Call, Webhook, body_of, client
+from stream.runtime.metrics import Recorder
 from stream.runtime.stage import Output, Stage
 from stream.transport.base import OutRecord, Record
 
@@ -54,7 +55,7 @@ Status = Literal["delivered", "failed", "cancelled"]
 
 @dataclass(slots=True)
 class DeliveryStats:
-    """Counted since the start; for metrics and the summary."""
+    """Counted since the start."""
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By campaign and status."""
@@ -78,7 +79,8 @@ class Delivery(Stage):
     """Delivers campaign actions.
 
     Parameters: the campaigns (the file counts as it is at delivery: a new URL or secret holds for what is pending
-    too); settings; `directory`, below which relative log paths stand; `environ`, where secrets are.
+    too); settings; `directory`, below which relative log paths stand; `environ`, where secrets are; where to
+    tell the metrics.
     Raises CampaignError where a secret is missing or of no use.
     """
 
@@ -93,9 +95,11 @@ class Delivery(Stage):
         *,
         directory: Path = Path(),
         environ: Mapping[str, str] = os.environ,
+        recorder: Recorder | None = None,
     ) -> None:
         self.settings = settings or DeliverySettings()
         self.stats = DeliveryStats()
+        self._recorder = recorder
         self._directory = directory
         self._campaigns = campaigns
         self._webhooks = {} if self.settings.dry_run else _webhooks(campaigns, environ, self.settings)
@@ -145,6 +149,8 @@ class Delivery(Stage):
         if unreadable:
             self.stats.unreadable += len(unreadable)
             log.warning("skipped %d unreadable campaign actions, the first at %s", len(unreadable), unreadable[0])
+            if self._recorder is not None:
+                self._recorder.unreadable(self.name, len(unreadable))
         output = self._work(now_ms)
         for partition in sorted(batch):
             if partition not in output.state:
@@ -174,6 +180,8 @@ class Delivery(Stage):
             if not self._flights or wait <= 0:
                 break
         self._cut_off()
+        if self._recorder is not None:
+            self._recorder.pending(self.name, self.pending)
         for partition, outbox in sorted(self._outboxes.items()):
             if outbox.changed:
                 output.state[partition] = outbox.delta({"clock": self._clock})
@@ -213,6 +221,8 @@ class Delivery(Stage):
         self._flights.remove(flight)
         endpoint = self._endpoints[pending.route]
         endpoint.busy -= 1
+        if self._recorder is not None:
+            self._recorder.attempt(pending.campaign, answer.http_status or answer.failure, answer.seconds)
         if answer.verdict == "retry":
             probing = endpoint.probing
             endpoint.failed(now, answer.retry_after_ms or 0)
@@ -288,8 +298,12 @@ class Delivery(Stage):
         answer: Answer,
     ) -> None:
         outbox.done(*ended)
+        counts = Counter(pending.campaign for pending in ended)
+        for campaign, count in counts.items():
+            self.stats.outcomes[campaign, status] += count
+            if self._recorder is not None:
+                self._recorder.deliveries(campaign, status, count)
         for pending in ended:
-            self.stats.outcomes[pending.campaign, status] += 1
             outcome = CampaignOutcome(
                 action_id=pending.id,
                 campaign=pending.campaign,

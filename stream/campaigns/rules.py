@@ -36,6 +36,7 @@ Trigger = Literal["enter", "exit", "transition"]
 
 NO_SEGMENT = "none"
 ANY_SEGMENT = "*"
+NOT = "not "
 MAX_PARAMETER_BYTES = 16_384
 """The specification asks for webhooks below 20 KB; what is bigger belongs behind a link."""
 
@@ -47,10 +48,12 @@ def _as_tuple(value: object) -> object:
 
 
 Selector = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-"""A segment's id, or its name in any case with * and ? as wildcards; "*" is any segment, "none" is no segment."""
+"""A segment's id, or its name in any case with * and ? as wildcards; "*" is any segment, "none" is no segment, and
+"not x" takes x out."""
 
 Selectors = Annotated[tuple[Selector, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-"""One selector or a list of them: one that matches is enough."""
+"""One selector or a list of them: one that matches is enough (any segment where all begin with "not "), and none of
+those with "not " may match."""
 
 
 class Transition(BaseModel):
@@ -257,8 +260,10 @@ class Campaign(BaseModel):
 
 
 def selects(selectors: tuple[str, ...], segment: SegmentRef | None) -> bool:
-    """Whether one of `selectors` means this segment (None: no segment)."""
-    return any(_selects(selector, segment) for selector in selectors)
+    """Whether `selectors` mean this segment (None: no segment)."""
+    out = [selector.removeprefix(NOT) for selector in selectors if selector.startswith(NOT)]
+    wanted = [selector for selector in selectors if not selector.startswith(NOT)] or [ANY_SEGMENT]
+    return any(_selects(one, segment) for one in wanted) and not any(_selects(one, segment) for one in out)
 
 
 def _selects(selector: str, segment: SegmentRef | None) -> bool:

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
@@ -36,14 +36,20 @@ _MAX_ANSWER_BYTES = 65_536
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
+Failure = Literal["timeout", "connection"]
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one attempt. `retry`: it may go better later; `refused`: it will not. `detail` is for a person."""
+    """What came of one attempt. `retry`: it may go better later; `refused`: it will not. `detail` is for a person,
+    `failure` says what came in place of a status."""
 
     verdict: Literal["delivered", "retry", "refused"]
     http_status: int | None = None
     detail: str = ""
     retry_after_ms: int | None = None
+    failure: Failure = "connection"
+    seconds: float = field(default=0.0, compare=False)
 
 
 def body_of(action: str, trigger: str, occurred_at: int) -> bytes:
@@ -101,6 +107,11 @@ class Webhook:
 
     def send(self, action_id: str, body: bytes, call: Call) -> Answer:
         """One attempt. Blocks at most `timeout` or so, never raises; `call.cancel()` ends it from another thread."""
+        began = time.monotonic()
+        answer = self._attempt(action_id, body, call)
+        return replace(answer, seconds=time.monotonic() - began)
+
+    def _attempt(self, action_id: str, body: bytes, call: Call) -> Answer:
         timestamp = int(time.time())
         headers = {
             **self._headers,
@@ -126,7 +137,7 @@ class Webhook:
             )
             _finish(response)
         except Exception as error:
-            return Answer("retry", detail=_explain(error, seconds))
+            return _explain(error, seconds)
         finally:
             _current.call = None
             call.sock = None
@@ -243,22 +254,25 @@ def _retry_after(headers: Mapping[str, str]) -> int | None:
     return min(max(wait, 0), LONGEST_PAUSE_MS)
 
 
-def _explain(error: Exception, seconds: float) -> str:
+def _explain(error: Exception, seconds: float) -> Answer:
     """What went wrong, without URL or content."""
+    failure: Failure = "connection"
     match error:
         case urllib3.exceptions.NameResolutionError():
-            return "the receiver's name cannot be resolved"
+            detail = "the receiver's name cannot be resolved"
         case urllib3.exceptions.NewConnectionError():  # to urllib3 also a ConnectTimeoutError
-            return "no connection: refused, or no route"
+            detail = "no connection: refused, or no route"
         case urllib3.exceptions.ConnectTimeoutError():
-            return f"no connection within {seconds:g} s"
+            failure, detail = "timeout", f"no connection within {seconds:g} s"
         case urllib3.exceptions.ReadTimeoutError():
-            return f"no answer within {seconds:g} s"
+            failure, detail = "timeout", f"no answer within {seconds:g} s"
         case urllib3.exceptions.SSLError():
-            return f"TLS: {error}"
+            detail = f"TLS: {error}"
         case urllib3.exceptions.ProtocolError():
-            return "the connection broke before an answer"
-    return f"the request failed ({type(error).__name__})"
+            detail = "the connection broke before an answer"
+        case _:
+            detail = f"the request failed ({type(error).__name__})"
+    return Answer("retry", detail=detail, failure=failure)
 
 
 def _keys(sink: WebhookSink, environ: Mapping[str, str]) -> tuple[bytes, ...]:

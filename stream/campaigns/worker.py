@@ -21,6 +21,7 @@ from schemas.topics import CAMPAIGN_ACTIONS, CAMPAIGN_STATE, SEGMENT_CHANGES
 from stream.campaigns.caps import Caps, Gate
 from stream.campaigns.rules import Campaign, Campaigns
 from stream.campaigns.table import Row, StateTable
+from stream.runtime.metrics import Recorder
 from stream.runtime.stage import Output, Stage, StateDelta
 from stream.transport.base import OutRecord, Record
 
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class WorkerStats:
-    """Counted since the start; for metrics and the summary."""
+    """Counted since the start."""
 
     changes: int = 0
     unreadable: int = 0
@@ -49,8 +50,11 @@ class CampaignWorker(Stage):
     inputs = (SEGMENT_CHANGES,)
     changelog = CAMPAIGN_STATE
 
-    def __init__(self, campaigns: Campaigns, gates: Sequence[Gate] | None = None) -> None:
+    def __init__(
+        self, campaigns: Campaigns, gates: Sequence[Gate] | None = None, *, recorder: Recorder | None = None
+    ) -> None:
         self.campaigns = campaigns
+        self._recorder = recorder
         self.stats = WorkerStats()
         self._gates = (Caps(),) if gates is None else tuple(gates)
         self._tables: dict[int, StateTable] = {}
@@ -69,6 +73,7 @@ class CampaignWorker(Stage):
         """Decide every change of the batch, partition by partition, in order."""
         output = Output()
         unreadable: list[str] = []
+        actions, held = self.stats.actions.copy(), self.stats.held.copy()
         for partition in sorted(batch):
             table = self._tables[partition]
             now = 0
@@ -86,6 +91,10 @@ class CampaignWorker(Stage):
         if unreadable:
             self.stats.unreadable += len(unreadable)
             log.warning("skipped %d unreadable segment changes, the first at %s", len(unreadable), unreadable[0])
+        if self._recorder is not None:
+            self._recorder.actions(self.stats.actions - actions)
+            self._recorder.held(self.stats.held - held)
+            self._recorder.unreadable(self.name, len(unreadable))
         return output
 
     def _admitted(self, table: StateTable, campaign: Campaign, change: SegmentChange, now: int) -> bool:

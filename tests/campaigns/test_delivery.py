@@ -19,6 +19,8 @@ from stream.campaigns.delivery import Delivery
 from stream.campaigns.file import CampaignError
 from stream.campaigns.rules import Campaign, Campaigns
 from stream.campaigns.settings import DeliverySettings
+from stream.campaigns.worker import CampaignWorker
+from stream.runtime.metrics import Metrics
 from stream.runtime.stage import Output
 from tests.campaigns.support import (
     ENVIRON,
@@ -31,6 +33,7 @@ from tests.campaigns.support import (
     actions_batch,
     campaign,
     change,
+    changes_batch,
     outcomes,
     receiver,
     records,
@@ -421,6 +424,39 @@ def test_no_log_line_holds_personal_data(tmp_path: Path, caplog: pytest.LogCaptu
     assert "cannot write" in caplog.text
     mine = [record.getMessage() for record in caplog.records if record.name.startswith("stream.")]
     assert not [line for line in mine if "jane" in line or "hush" in line or SECRET in line]
+
+
+def test_the_metrics_are_told(tmp_path: Path) -> None:
+    metrics = Metrics()
+    replies: Iterator[Reply] = itertools.chain([500, 404], itertools.repeat(200))
+    with receiver(lambda call: next(replies)) as shop:
+        campaigns = Campaigns([webhook_campaign(shop.url, "web"), campaign("file", cap={"per": "1d"})])
+        worker = CampaignWorker(campaigns, recorder=metrics)
+        worker.restore(0, ())
+        worker.process(changes_batch([change("u1", 1), change("u1", 2), change("u2")]), NOW)
+        worker.process({0: records([b"?"], "segment-changes")}, NOW)
+        settings = DeliverySettings(per_endpoint=1)
+        made = Delivery(campaigns, settings, directory=tmp_path, environ=ENVIRON, recorder=metrics)
+        _open.append(made)
+        made.restore(0, ())
+        made.process({0: [*actions_batch(campaigns, [change("u1"), change("u2"), change("u3")])[0]]}, NOW)
+        made.process({0: records([b"?", b"?"], "campaign-actions")}, NOW)
+    shown = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in metrics.collect()
+        for sample in family.samples
+    }
+    name = "resegment_"
+    assert shown[name + "campaign_actions_total", "web"] == 3
+    assert shown[name + "campaign_actions_total", "file"] == 2
+    assert shown[name + "campaign_held_total", "file", "cap"] == 1
+    assert shown[name + "unreadable_records_total", "campaigns"] == 1
+    assert shown[name + "unreadable_records_total", "delivery"] == 2
+    assert shown[name + "deliveries_total", "file", "delivered"] == 3
+    assert shown[name + "deliveries_total", "web", "failed"] == 1
+    assert shown[name + "deliveries_total", "web", "delivered"] == 1
+    assert shown[name + "deliveries_pending", "delivery"] == 1
+    assert [shown[name + "webhook_attempts_total", "web", result] for result in ("2xx", "4xx", "5xx")] == [1, 1, 1]
 
 
 # Log files

@@ -32,12 +32,14 @@ def test_the_example_is_valid_and_does_what_its_comments_say() -> None:
         return [c.name for c in campaigns.match(change().model_copy(update=fields))]
 
     assert fired(to=newcomer, cause="entered") == ["welcome"]
-    assert fired(from_=newcomer, to=ref("Bargain hunters"), cause="behaviour") == ["first-impression"]
-    assert fired(from_=ref("Loyal"), to=ref("Drifting away"), cause="inactivity") == ["win-back"]
-    assert fired(from_=ref("Loyal"), to=ref("Drifting away"), cause="inactivity", confidence=0.1) == []
-    assert fired(from_=ref("Browsers"), to=ref("Loyal, high spend"), cause="behaviour") == ["thank-you"]
+    for cause in ("behaviour", "inactivity"):
+        assert fired(from_=newcomer, to=ref("Bargain hunters"), cause=cause) == ["first-impression"]
+    assert fired(from_=ref("Fans"), to=ref("Lapsing visitors"), cause="inactivity") == ["win-back"]
+    assert fired(from_=ref("Fans"), to=ref("Lapsing visitors"), cause="inactivity", confidence=0.1) == []
+    assert fired(from_=ref("Fans"), to=ref("Frequent big spenders, here now"), cause="behaviour") == ["thank-you"]
     for cause in ("model", "anomaly"):
-        assert fired(from_=ref("Browsers"), to=ref("Loyal, high spend"), cause=cause) == []
+        assert fired(from_=ref("Fans"), to=ref("Big spenders"), cause=cause) == []
+    assert fired(from_=newcomer, to=ref("Quarantine", "quarantine"), cause="anomaly") == []
 
 
 def test_a_good_file_is_read_in_order() -> None:

@@ -27,6 +27,9 @@ PATTERNS = [
     "?",
     "*away",
     "high-value ?oyal",
+    "not newcomer",
+    "not *value*",
+    "not none",
 ]
 
 segments = st.none() | st.builds(
@@ -68,7 +71,12 @@ def written(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 def naive_selects(selector: str | list[str], segment: SegmentRef | None) -> bool:
     if isinstance(selector, list):
-        return any(naive_selects(one, segment) for one in selector)
+        refused = any(one.startswith("not ") and naive_selects(one[4:], segment) for one in selector)
+        if all(one.startswith("not ") for one in selector):
+            return segment is not None and not refused
+        return not refused and any(naive_selects(one, segment) for one in selector if not one.startswith("not "))
+    if selector.startswith("not "):
+        return naive_selects([selector], segment)
     if segment is None:
         return selector == "none"
     if selector == "*" or selector == segment.id:

@@ -233,7 +233,8 @@ def test_silence_ends_with_the_time_out() -> None:
         began = time.monotonic()
         answer = webhook(url, timeout="200ms").send("act_1", BODY, Call())
     assert time.monotonic() - began < 1
-    assert answer == Answer("retry", None, "no answer within 0.2 s")
+    assert answer == Answer("retry", None, "no answer within 0.2 s", failure="timeout")
+    assert 0.2 <= answer.seconds < 1
 
 
 def test_an_answer_that_breaks_off_is_worth_a_retry() -> None:
