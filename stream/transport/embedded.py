@@ -27,6 +27,7 @@ from stream.transport.base import (
     Transport,
     TransportError,
 )
+from stream.transport.copartition import unequal_partitions
 from stream.transport.embedded_group import Membership
 from stream.transport.embedded_log import Log, StoredRecord, Topic
 from stream.transport.embedded_store import Store
@@ -66,9 +67,8 @@ class EmbeddedTransport(Transport):
         names = sorted(set(topics))
         with self._lock, self._store.errors():
             found = [self._log.need(self._connection, name) for name in names]
-        counts = {topic.name: topic.partitions for topic in found}
-        if len(set(counts.values())) != 1:
-            raise TransportError(unequal_partitions(counts))
+        if problem := unequal_partitions({topic.name: topic.partitions for topic in found}):
+            raise TransportError(problem)
         return EmbeddedSession(self._store, self._log, group, found, self._settings)
 
     def produce(self, records: Iterable[OutRecord], source: SourceOffset | None = None) -> int:
@@ -354,16 +354,6 @@ class _Cursor:
             taken, self._rest = taken[:limit], taken[limit:]
         self.position = taken[-1].offset + 1
         return taken
-
-
-def unequal_partitions(counts: Mapping[str, int]) -> str:
-    """What is wrong, and the way out, where topics that are read together have unequal partition counts."""
-    listed = ", ".join(f"{name} has {count}" for name, count in sorted(counts.items()))
-    fewer = sorted(name for name, count in counts.items() if count < max(counts.values()))
-    return (
-        f"topics that are read together must have equal partition counts, but {listed}: give {' and '.join(fewer)} "
-        f"{max(counts.values())} partitions, or read the topics in groups of their own"
-    )
 
 
 def _shares(lags: Mapping[TopicPartition, int], total: int, turn: int) -> dict[TopicPartition, int]:

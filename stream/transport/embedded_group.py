@@ -15,35 +15,15 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from stream.transport.base import FencedError
+from stream.transport.copartition import assign
 from stream.transport.embedded_store import Store
 
 _LOOK_EVERY_S = 1.0
-
-
-def assign(partitions: int, members: Sequence[str], before: Mapping[int, str | None]) -> dict[int, str | None]:
-    """Who shall have each of n partitions: even shares, and as few moves as that allows.
-
-    `members` in the order in which they joined; the same input gives the same answer in every process.
-    """
-    if not members:
-        return dict.fromkeys(range(partitions))
-    held: dict[str, list[int]] = {member: [] for member in members}
-    for partition in range(partitions):
-        if (owner := before.get(partition)) in held:
-            held[owner].append(partition)
-    share, extra = divmod(partitions, len(members))
-    # Those who hold most keep the extra ones; sorting is stable, so the oldest member wins a tie.
-    by_holding = sorted(members, key=lambda member: -len(held[member]))
-    quota = {member: share + (place < extra) for place, member in enumerate(by_holding)}
-    kept = {partition: member for member in members for partition in held[member][: quota[member]]}
-    room = [member for member in members for _ in range(quota[member] - len(held[member]))]
-    free = iter(room)
-    return {partition: kept[partition] if partition in kept else next(free) for partition in range(partitions)}
 
 
 class Membership:

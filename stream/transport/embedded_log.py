@@ -19,13 +19,11 @@ import orjson
 
 from stream.transport.base import Headers, OutRecord, TopicPartition, TransportError, UnavailableError
 from stream.transport.block import Columns, pack_block, pack_headers, unpack_block, unpack_headers
-from stream.transport.murmur2 import partitions_of
+from stream.transport.partitioner import check_records, choose_partitions
 from stream.transport.settings import DEFAULT_MAX_MESSAGE_BYTES
 
 _BLOCK_RECORDS = 8192
 _BLOCK_BYTES = 16_000_000
-_RECORD_OVERHEAD = 70
-"""What Kafka counts for a record beside key, value and headers, at most: both transports refuse the same records."""
 _TOMBSTONE_MS = 86_400_000
 _EXPIRE_EVERY_S = 60.0
 _EXPIRE_BLOCKS = 2000
@@ -86,6 +84,7 @@ class Log:
 
     def __init__(self) -> None:
         self._topics: dict[str, Topic] = {}
+        # In turn, for records without a key; a lost update between threads does no harm.
         self._keyless = 0
         self._next_expiry = 0.0
 
@@ -275,49 +274,23 @@ class Log:
             ]
 
     def _pack_topic(self, packed: Packed, topic: Topic, records: Sequence[OutRecord], now_ms: int) -> None:
-        parts = self._choose_partitions(topic, records)
+        check_records(topic.name, records, topic.max_message_bytes, topic.compacted)
+        parts = choose_partitions(topic.name, records, topic.partitions, self._keyless)
+        self._keyless += 1
         for partition in np.unique(parts).tolist():
             own: Sequence[OutRecord] = records
             if topic.partitions > 1:
                 own = [records[at] for at in np.flatnonzero(parts == partition).tolist()]
             _, keys, values, _, headers, stamps = zip(*own, strict=True)
-            _check_sizes(topic, keys, values, headers)
             timestamps = [now_ms if stamp is None else stamp for stamp in stamps]
             where, number = TopicPartition(topic.name, partition), topic.ids[partition]
             if topic.compacted:
-                if None in keys:
-                    raise TransportError(f"topic {topic.name!r} is compacted: every record needs a key")
                 packed_headers = [pack_headers(each) for each in headers]
                 packed.rows.append((where, number, list(map(_Row, timestamps, keys, packed_headers, values))))
             else:
                 for low, high in _split_by_size(values, 0, len(values)):
                     block = pack_block(timestamps[low:high], keys[low:high], values[low:high], headers[low:high])
                     packed.blocks.append((where, number, high - low, block))
-
-    def _choose_partitions(
-        self, topic: Topic, records: Sequence[OutRecord]
-    ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """The partition of each of n records, shape (n,): the record's own, the key's, or for those without key
-        one for the whole batch, in turn."""
-        count = len(records)
-        if topic.partitions == 1 and all(not record.partition for record in records):
-            return np.zeros(count, dtype=np.int64)
-        given = [record.partition for record in records]
-        keys = [record.key for record in records]
-        if None in keys:
-            self._keyless += 1
-        if given.count(None) == count and None not in keys:
-            return partitions_of([key for key in keys if key is not None], topic.partitions)
-        keyed = partitions_of([key or b"" for key in keys], topic.partitions).tolist()
-        turn = self._keyless % topic.partitions
-        chosen = [
-            partition if partition is not None else turn if key is None else own
-            for partition, key, own in zip(given, keys, keyed, strict=True)
-        ]
-        if not 0 <= min(chosen) <= max(chosen) < topic.partitions:
-            wrong = next(partition for partition in chosen if not 0 <= partition < topic.partitions)
-            raise TransportError(f"topic {topic.name!r} has partitions 0 to {topic.partitions - 1}, not {wrong}")
-        return np.array(chosen, dtype=np.int64)
 
     @staticmethod
     def _advance(connection: sqlite3.Connection, number: int, count: int) -> int:
@@ -350,25 +323,6 @@ def _records(topic: str, partition: int, base: int, columns: Columns) -> list[St
         strict=True,
     )
     return list(map(StoredRecord._make, rows))
-
-
-def _check_sizes(
-    topic: Topic,
-    keys: Sequence[bytes | None],
-    values: Sequence[bytes | None],
-    headers: Sequence[Headers],
-) -> None:
-    limit = topic.max_message_bytes - _RECORD_OVERHEAD
-    largest = max(len(value or b"") for value in values)
-    if largest + max(len(key or b"") for key in keys) <= limit and not any(headers):
-        return
-    for key, value, own in zip(keys, values, headers, strict=True):
-        size = len(key or b"") + len(value or b"") + sum(len(name) + len(content or b"") for name, content in own)
-        if size > limit:
-            raise TransportError(
-                f"a record of {size} bytes is too large for topic {topic.name!r}, whose max.message.bytes is "
-                f"{topic.max_message_bytes}"
-            )
 
 
 def _split_by_size(values: Sequence[bytes | None], low: int, high: int) -> Iterator[tuple[int, int]]:

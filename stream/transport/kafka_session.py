@@ -1,0 +1,331 @@
+"""One member of a consumer group on Kafka: poll, restore, commit, with exactly-once semantics.
+
+How a commit is made, and why in this order. Everything happens inside `commit`, so a transaction never spans a poll.
+
+1. Begin, send the outputs, flush, and look at every future: a batch that expired fails its future and leaves the
+   transaction as it was, and the commit would then succeed without it.
+2. Send the offsets with the group metadata as it was right after the last poll. Those taken at the commit may say
+   generation -1 after an eviction, which the broker lets pass; those of the poll are fenced (KIP-447). A commit of
+   outputs alone sends an unchanged offset along: only offsets prove that the partitions are still ours.
+3. Commit. Nothing is in flight by then, because an error that bumps the epoch while committing is taken for success.
+
+After any failure the producer is given up, for it keeps offsets of the aborted transaction. The session is dead, and
+its successor begins by finishing or aborting whatever this one left: it uses the same transactional id.
+
+The id belongs to the process (or to its `group_instance_id`), not to partitions: the group's generation fences
+zombies already, while a lasting id lets a restart abort its own open transaction at once rather than after a time-out.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.structs import MemberState, OffsetAndMetadata
+from kafka.structs import TopicPartition as KafkaPartition
+
+from stream.transport.base import FencedError, OutRecord, Poll, Record, Session, TopicPartition
+from stream.transport.kafka_clients import Clients, send_all
+from stream.transport.kafka_group import CopartitionAssignor, Ownership
+from stream.transport.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
+
+_SLICE_S = 0.1
+"""The client's poll says nothing of a new assignment, and waits for unstable offsets: it gets so long at a time."""
+_REBALANCE_S = 5.0
+"""So long beyond its time a poll stays for the end of a rebalance, which may wait for a member that is busy."""
+_GOODBYE_S = 5.0
+
+
+class KafkaSession(Session):
+    """See the base class. `prepare` checks outputs and chooses their partitions; `released` is called at the close."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        group: str,
+        topics: Sequence[str],
+        transactional_id: str,
+        instance_id: str | None,
+        prepare: Callable[[Sequence[OutRecord]], list[int]],
+        released: Callable[[], None],
+    ) -> None:
+        settings = clients.settings
+        self._clients = clients
+        self._prefix = settings.topic_prefix
+        self._group = group
+        self._prepare = prepare
+        self._released = released
+        self._watchdog = Watchdog(f"kafka-commit-{group}")
+        self._ownership = Ownership()
+        self._metadata: Any = None
+        self._unplaced: set[KafkaPartition] = set()
+        self._stale: set[KafkaPartition] = set()
+        # The committed offset of each partition whose position is known, as far as we know.
+        self._committed: dict[KafkaPartition, int] = {}
+        self._heard_at = time.monotonic()
+        self._closed = self._dead = False
+        self._consumer: Any = None
+        self._producer: Any = None
+        try:
+            self._producer = clients.producer(
+                transactional_id=transactional_id,
+                transaction_timeout_ms=settings.transaction_timeout,
+                # Only `flush` sends: batches are as full as they can be, and the sender's thread stays out of the way.
+                linger_ms=1_000,
+            )
+            # Fence first: what a predecessor left open is finished before we look at the offsets.
+            self._guard(self._producer.init_transactions, settings.commit_timeout / 1000)
+            self._consumer = clients.consumer(
+                group_id=self._prefix + group,
+                group_instance_id=instance_id,
+                partition_assignment_strategy=[CopartitionAssignor()],
+                session_timeout_ms=settings.session_timeout,
+                heartbeat_interval_ms=max(settings.session_timeout // 10, 100),
+                max_poll_interval_ms=settings.max_poll_interval,
+            )
+            self._ownership.consumer = self._consumer
+            names = [self._prefix + name for name in topics]
+            self._consumer.subscribe(topics=names, listener=self._ownership)
+            # A leader that knows no partitions yet would assign none, and rebalance again as soon as it does.
+            for name in names:
+                self._guard(partial(self._consumer.partitions_for_topic, name), settings.connect_timeout / 1000)
+        except BaseException:
+            self.close()
+            raise
+
+    def poll(self, max_records: int, timeout: float) -> Poll:
+        """See the base class. Raises UnavailableError where no broker has answered for the session timeout."""
+        self._check_open()
+        deadline = time.monotonic() + timeout
+        while True:
+            # A join that ends while nobody waits for it is thrown away by the client, and begins anew: so stay.
+            left = deadline - time.monotonic() if self._is_stable() else _SLICE_S
+            with self._clients.errors():
+                fetched = self._consumer.poll(
+                    timeout_ms=int(min(max(left, 0.0), _SLICE_S) * 1000), max_records=max_records
+                )
+                revoked = self._take_changes()
+                assigned = self._place()
+            self._snapshot()
+            if fetched or assigned or revoked:
+                self._heard_at = time.monotonic()
+                return Poll(self._records(fetched), assigned, revoked)
+            self._check_contact()
+            if time.monotonic() >= deadline + (0.0 if self._is_stable() else _REBALANCE_S):
+                return Poll()
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        """See the base class. Partitions that have been revoked meanwhile are passed over."""
+        self._check_open()
+        ours = [where for where in map(self._native, partitions) if where in self._committed]
+        with self._clients.errors():
+            self._consumer.resume(*ours)
+
+    def commit(self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]) -> dict[TopicPartition, int]:
+        """See the base class. After a FencedError the session is dead, whatever became of the commit."""
+        self._check_open()
+        for where in offsets:
+            if self._native(where) not in self._committed:
+                raise FencedError(f"{where.topic}/{where.partition} is not, or no longer, this member's")
+        if not offsets and not outputs:
+            return {}
+        partitions = self._prepare(outputs)
+        positions = {self._native(where): offset for where, offset in offsets.items()}
+        if not positions:
+            if not self._committed:
+                raise FencedError(f"this member of {self._group!r} has no partition, so it has nothing to publish")
+            where, offset = next(iter(self._committed.items()))
+            positions = {where: offset}
+        metadata = self._metadata
+        if metadata is None or metadata.generation_id < 0:
+            raise FencedError(f"this member is not in the group {self._group!r}")
+        try:
+            first = self._watchdog.run(
+                lambda: self._transact(positions, outputs, partitions, metadata),
+                self._clients.settings.commit_timeout / 1000,
+            )
+        except BaseException as error:
+            self._dead = True
+            if isinstance(error, TimeoutError):
+                raise FencedError(
+                    f"a commit of {self._group!r} hung and was given up: its outcome is in doubt"
+                ) from error
+            if not isinstance(error, Exception):
+                raise
+            self._abort()
+            explained = self._clients.explain(error)
+            raise FencedError(f"a commit of {self._group!r} failed: {explained}") from error
+        self._committed |= positions
+        return first
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """See the base class. Counts control records and gaps too, so it is an upper bound."""
+        self._check_open()
+        lags: dict[TopicPartition, int] = {}
+        with self._clients.errors():
+            unknown = [where for where in self._committed if self._consumer.highwater(where) is None]
+            ends = self._consumer.end_offsets(unknown) if unknown else {}
+            for where in self._committed:
+                end = ends[where] if where in ends else self._consumer.highwater(where)
+                position = self._consumer.position(where, timeout_ms=0)
+                lags[self._ours(where)] = max(end - (self._committed[where] if position is None else position), 0)
+        return lags
+
+    def close(self) -> None:
+        """See the base class. A static member keeps its place until the session timeout, for its restart."""
+        if self._closed:
+            return
+        self._closed = True
+        goodbye = Watchdog(f"kafka-close-{self._group}")
+        for step in (self._leave, self._drop_producer):
+            try:
+                goodbye.run(step, _GOODBYE_S)
+            except (KafkaError, TimeoutError, RuntimeError) as error:
+                log.warning("closing a session of %s: %s", self._group, str(error) or "timed out")
+        goodbye.close()
+        self._watchdog.close()
+        self._committed.clear()
+        self._released()
+
+    def _leave(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close(autocommit=False, timeout_ms=int(_GOODBYE_S * 1000))
+
+    def _drop_producer(self) -> None:
+        if self._producer is not None:
+            try:
+                self._producer.close(timeout=1)
+            except KafkaTimeoutError:
+                # With records still unsent it gives up on closing, and would try to send them for ever.
+                self._producer._sender.force_close()
+
+    def _transact(
+        self,
+        positions: Mapping[KafkaPartition, int],
+        outputs: Sequence[OutRecord],
+        partitions: Sequence[int],
+        metadata: Any,
+    ) -> dict[TopicPartition, int]:
+        """The whole transaction, on the watchdog's thread."""
+        producer = self._producer
+        producer.begin_transaction()
+        first: dict[TopicPartition, int] = {}
+        sent = send_all(producer, self._prefix, outputs, partitions, self._clients.settings.commit_timeout / 1000)
+        for metadata_of_record, record, partition in zip(sent, outputs, partitions, strict=True):
+            where = TopicPartition(record.topic, partition)
+            if where not in first:
+                # A batch that the broker had already comes back without its offset: in doubt, like any failure.
+                if metadata_of_record.offset < 0:
+                    raise KafkaError(f"the broker did not say where it put the records of {record.topic}/{partition}")
+                first[where] = metadata_of_record.offset
+        offsets = {where: OffsetAndMetadata(offset, "", -1) for where, offset in positions.items()}
+        producer.send_offsets_to_transaction(offsets, metadata)
+        producer.commit_transaction()
+        return first
+
+    def _abort(self) -> None:
+        """Best effort, so that readers need not wait for the broker's time-out. It fails where a commit was tried."""
+        try:
+            self._watchdog.run(self._producer.abort_transaction, _GOODBYE_S)
+        except (KafkaError, TimeoutError) as error:
+            log.info("the transaction of %s is left to its successor: %s", self._group, str(error) or "timed out")
+
+    def _take_changes(self) -> frozenset[TopicPartition]:
+        """Note what the callbacks recorded; returns what was revoked."""
+        assigned, revoked, stale = self._ownership.changes()
+        for where in revoked | assigned:
+            self._committed.pop(where, None)
+        self._unplaced = (self._unplaced - revoked) | assigned
+        self._stale = (self._stale - revoked) | stale
+        return frozenset(map(self._ours, revoked))
+
+    def _place(self) -> frozenset[TopicPartition]:
+        """Learn the stable committed offsets of new partitions; returns those that have theirs.
+
+        An offset is stable once no transaction may still move it. That can take as long as the transaction timeout of a
+        member that died; meanwhile the other partitions flow.
+        """
+        placed = set()
+        for where in sorted(self._unplaced):
+            if where in self._stale:
+                if not self._seek_committed(where):
+                    break
+                self._stale.discard(where)
+            position = self._consumer.position(where, timeout_ms=int(_SLICE_S * 1000))
+            if position is None:
+                break
+            self._committed[where] = position
+            placed.add(where)
+        self._unplaced -= placed
+        return frozenset(map(self._ours, placed))
+
+    def _seek_committed(self, where: KafkaPartition) -> bool:
+        try:
+            offset = self._consumer.committed(where, timeout_ms=int(_SLICE_S * 1000))
+        except KafkaTimeoutError:
+            return False
+        if offset is None:
+            self._consumer.seek_to_beginning(where)
+        else:
+            self._consumer.seek(where, offset)
+        return True
+
+    def _snapshot(self) -> None:
+        """Keep the group metadata under which our partitions were assigned.
+
+        Between polls the client may reset them or join the next generation without having its assignment; then the
+        old ones stay, and the broker fences them when it is time.
+        """
+        metadata = self._consumer.group_metadata()
+        if metadata.state == MemberState.STABLE and self._ownership.identity == (
+            metadata.member_id,
+            metadata.generation_id,
+        ):
+            self._metadata = metadata
+
+    def _is_stable(self) -> bool:
+        return bool(self._consumer.group_metadata().state == MemberState.STABLE)
+
+    def _check_contact(self) -> None:
+        """The client retries in silence for ever: after a silence that could be an outage, ask."""
+        now = time.monotonic()
+        seconds = self._clients.settings.session_timeout / 1000
+        if now - self._heard_at < seconds:
+            return
+        where = next(iter(self._committed), None)
+        with self._clients.errors():
+            if where is None:
+                self._clients.admin().close()
+            else:
+                self._consumer.end_offsets([where], timeout_ms=2_000)
+        self._heard_at = now
+
+    def _records(self, fetched: Mapping[KafkaPartition, Sequence[Any]]) -> dict[TopicPartition, Sequence[Record]]:
+        """By our names. Without a prefix the client's own records are handed on, uncopied."""
+        if not self._prefix:
+            return {TopicPartition(*where): records for where, records in sorted(fetched.items())}
+        ours = {self._ours(where): records for where, records in sorted(fetched.items())}
+        return {where: [record._replace(topic=where.topic) for record in records] for where, records in ours.items()}
+
+    def _guard(self, call: Callable[[], Any], timeout: float) -> None:
+        with self._clients.errors():
+            try:
+                self._watchdog.run(call, timeout)
+            except TimeoutError as error:
+                raise KafkaTimeoutError(f"no answer within {timeout:g} s") from error
+
+    def _check_open(self) -> None:
+        if self._closed or self._dead:
+            raise FencedError(f"the session of group {self._group!r} is closed")
+
+    def _native(self, where: TopicPartition) -> KafkaPartition:
+        return KafkaPartition(self._prefix + where.topic, where.partition)
+
+    def _ours(self, where: KafkaPartition) -> TopicPartition:
+        return TopicPartition(where.topic[len(self._prefix) :], where.partition)
