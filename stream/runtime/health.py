@@ -55,12 +55,12 @@ class _State:
 class Health:
     """What the stages say of themselves; safe for any number of threads.
 
-    Parameters: `stuck_after` seconds without a heartbeat a loop counts as stuck; more than the longest backoff, and
-    than the longest restore of one partition. `clock` is monotonic, in seconds. A stage that was not registered is
-    when it is first heard of.
+    Parameters: `stuck_after` seconds without a heartbeat a loop counts as stuck; more than the longest time-out of a
+    transport, the longest backoff, and the longest restore of one partition. `clock` is monotonic, in seconds. A
+    stage that was not registered is when it is first heard of.
     """
 
-    def __init__(self, stuck_after: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stuck_after: float = 90.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._stuck_after = stuck_after
         self._clock = clock
         self._lock = threading.Lock()

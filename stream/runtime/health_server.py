@@ -42,7 +42,9 @@ class MetricsSettings(BaseModel):
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 in a container")
     port: int = Field(default=9464, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
     stuck_after: Duration = Field(
-        default=30_000, gt=0, description="A loop that has not come round for so long fails liveness"
+        default=90_000,
+        gt=0,
+        description="A loop that did not come round for so long fails liveness; longer than the transport's time-outs",
     )
 
 
