@@ -67,7 +67,6 @@ class DeliveryStats:
 
 @dataclass(slots=True, eq=False)
 class _Flight:
-    partition: int
     outbox: Outbox
     pending: Pending
     call: Call
@@ -122,7 +121,7 @@ class Delivery(Stage):
 
     def restore(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
         """What was pending is pending again."""
-        outbox = Outbox(self._route, self._horizon)
+        outbox = Outbox(partition, self._route, self._horizon)
         self._clock = max(self._clock, outbox.restore(deltas).get("clock", 0))
         self._outboxes[partition] = outbox
 
@@ -189,11 +188,11 @@ class Delivery(Stage):
 
     def _dispatch(self, now: int, output: Output) -> None:
         """Begin what may begin now."""
-        for partition, outbox in sorted(self._outboxes.items()):
+        for _, outbox in sorted(self._outboxes.items()):
             for route in outbox.routes:
                 match route.kind:
                     case "webhook":
-                        self._send(partition, outbox, route, now)
+                        self._send(outbox, route, now)
                     case "log":
                         self._write(outbox, route, now, output)
                     case "cancel":
@@ -201,7 +200,7 @@ class Delivery(Stage):
                     case _:
                         self._hold(outbox, route, now, output)
 
-    def _send(self, partition: int, outbox: Outbox, route: Route, now: int) -> None:
+    def _send(self, outbox: Outbox, route: Route, now: int) -> None:
         endpoint = self._endpoints.setdefault(route, Endpoint())
         while self._pool.free and endpoint.admits(now, self.settings.per_endpoint):
             pending = outbox.take(route, now)
@@ -210,7 +209,7 @@ class Delivery(Stage):
             webhook, call = self._webhooks[pending.campaign], Call()
             body = body_of(pending.text, pending.trigger, pending.occurred_at)
             overdue = time.monotonic() + 2 * webhook.sink.timeout / 1000 + GRACE_S
-            flight = _Flight(partition, outbox, pending, call, overdue)
+            flight = _Flight(outbox, pending, call, overdue)
             endpoint.busy += 1
             self.stats.attempts += 1
             self._flights.append(flight)
@@ -232,7 +231,7 @@ class Delivery(Stage):
             if endpoint.probing:
                 log.info("webhook of campaign %r answers again", pending.campaign)
             endpoint.works()
-        if self._outboxes.get(flight.partition) is not flight.outbox:
+        if self._outboxes.get(flight.outbox.partition) is not flight.outbox:
             return  # dropped meanwhile: the next owner sends it again
         attempts = pending.attempts + 1
         if answer.verdict == "retry":
@@ -315,7 +314,9 @@ class Delivery(Stage):
                 finished_at=now,
             )
             value = outcome.model_dump_json().encode()
-            output.records.append(OutRecord(CAMPAIGN_OUTCOMES, pending.user_id.encode(), value, timestamp=now))
+            output.records.append(
+                OutRecord(CAMPAIGN_OUTCOMES, pending.user_id.encode(), value, outbox.partition, timestamp=now)
+            )
 
     def _cut_off(self) -> None:
         clock = time.monotonic()

@@ -73,7 +73,8 @@ class Outbox:
     that after now was put off by a clock that has been set back, and is due.
     """
 
-    def __init__(self, route_of: Callable[[str], Route], horizon: int) -> None:
+    def __init__(self, partition: int, route_of: Callable[[str], Route], horizon: int) -> None:
+        self.partition = partition
         self._route_of = route_of
         self._horizon = horizon
         self._table = StateTable()

@@ -86,7 +86,7 @@ class CampaignWorker(Stage):
                 self.stats.changes += 1
                 for campaign in self.campaigns.match(change):
                     if self._admitted(table, campaign, change, now):
-                        output.records.append(_record(campaign, change, now))
+                        output.records.append(_record(campaign, change, now, partition))
             output.state[partition] = self._delta(table, now)
         if unreadable:
             self.stats.unreadable += len(unreadable)
@@ -134,7 +134,7 @@ def _parse(record: Record) -> tuple[SegmentChange | None, str]:
         return None, f"{'.'.join(map(str, first['loc'])) or 'value'}: {first['type']}"
 
 
-def _record(campaign: Campaign, change: SegmentChange, now: int) -> OutRecord:
+def _record(campaign: Campaign, change: SegmentChange, now: int, partition: int) -> OutRecord:
     action = CampaignAction(
         id=action_id(campaign.name, change.id),
         campaign=campaign.name,
@@ -151,5 +151,7 @@ def _record(campaign: Campaign, change: SegmentChange, now: int) -> OutRecord:
         occurred_at=change.occurred_at,
         decided_at=now,
     )
-    # The timestamp is given so that in a replay the next stage's clock is the data's own as well.
-    return OutRecord(CAMPAIGN_ACTIONS, change.user_id.encode(), action.model_dump_json().encode(), timestamp=now)
+    # The change's own partition, whatever partitioner put it there: what one user gets stays in order. The timestamp is
+    # given so that in a replay the next stage's clock is the data's own as well.
+    value = action.model_dump_json().encode()
+    return OutRecord(CAMPAIGN_ACTIONS, change.user_id.encode(), value, partition, timestamp=now)

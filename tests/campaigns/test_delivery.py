@@ -105,7 +105,9 @@ def test_an_action_is_delivered_once_signed_and_has_an_outcome() -> None:
         "detail": "",
         "finished_at": NOW + 9,
     }
-    assert [(r.topic, r.key, r.timestamp) for r in output.records] == [("campaign-outcomes", "ü1".encode(), NOW + 9)]
+    (record,) = output.records
+    assert (record.topic, record.key, record.partition) == ("campaign-outcomes", "ü1".encode(), 0)
+    assert record.timestamp == NOW + 9
     assert made.pending == 0
 
 
@@ -590,6 +592,9 @@ def test_partitions_have_outboxes_of_their_own(tmp_path: Path) -> None:
     batch = {**actions_batch(campaigns, [change("u1")]), **actions_batch(campaigns, [change("u2")], 2)}
     output = made.process(batch, NOW)
     assert sorted(output.state) == [0, 2]
-    assert len(outcomes(output)) == 2
+    assert [(o.user_id, r.partition) for o, r in zip(outcomes(output), output.records, strict=True)] == [
+        ("u1", 0),
+        ("u2", 2),
+    ]
     empty: dict[int, list[FakeRecord]] = {2: records([b"?"], "campaign-actions", 2)}
     assert sorted(made.process(empty, NOW).state) == [2]  # offsets are never committed without state

@@ -67,7 +67,7 @@ steps = st.lists(
 
 @given(steps)
 def test_the_outbox_hands_out_what_a_plain_list_would(todo: list[tuple[str, str, Any]]) -> None:
-    outbox, deltas, model = Outbox(ROUTES.__getitem__, HORIZON), list[StateDelta](), list[Naive]()
+    outbox, deltas, model = Outbox(0, ROUTES.__getitem__, HORIZON), list[StateDelta](), list[Naive]()
     now = number = 0
     for what, which, how in todo:
         if what == "add":
@@ -80,7 +80,7 @@ def test_the_outbox_hands_out_what_a_plain_list_would(todo: list[tuple[str, str,
             now += how
         elif what == "restart":
             deltas.append(outbox.delta({}))
-            outbox = Outbox(ROUTES.__getitem__, HORIZON)
+            outbox = Outbox(0, ROUTES.__getitem__, HORIZON)
             outbox.restore([(delta.meta, delta.payload) for delta in deltas])
             for entry in model:
                 entry.out = False
@@ -127,7 +127,7 @@ def check_run(run: list[Pending], model: list[Naive], route: Route, now: int) ->
 
 
 def test_a_run_is_bounded_and_the_rest_comes_next() -> None:
-    outbox = Outbox(ROUTES.__getitem__, HORIZON)
+    outbox = Outbox(0, ROUTES.__getitem__, HORIZON)
     for number in range(10):
         new = action(number, "c", "uv"[number % 2])
         outbox.add(new, new.model_dump_json())
@@ -143,7 +143,7 @@ def test_a_run_is_bounded_and_the_rest_comes_next() -> None:
 
 
 def test_what_a_clock_put_off_that_has_been_set_back_since_is_due() -> None:
-    outbox = Outbox(ROUTES.__getitem__, HORIZON)
+    outbox = Outbox(0, ROUTES.__getitem__, HORIZON)
     new = action(1, "a", "u")
     outbox.add(new, new.model_dump_json())
     pending = outbox.take(ROUTES["a"], 1_000_000)

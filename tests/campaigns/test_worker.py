@@ -30,7 +30,7 @@ def test_an_action_says_all_that_a_receiver_needs() -> None:
     cause = change("ü1", 3, left="Browsers", entered="Loyal")
     output = worker(one).process(changes_batch([cause]), NOW + 5)
     (record,) = output.records
-    assert (record.topic, record.key, record.partition) == ("campaign-actions", "ü1".encode(), None)
+    assert (record.topic, record.key, record.partition) == ("campaign-actions", "ü1".encode(), 0)
     assert record.timestamp == NOW + 5
     (action,) = actions(output)
     assert action == CampaignAction(
