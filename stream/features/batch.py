@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from schemas.events import EVENT_TYPES, EventType
+from schemas.events import EVENT_TYPES
 
-Kind = EventType | Literal["refund"]
+Kind = Literal["browse", "click", "purchase", "search", "add_to_cart", "favourite", "review", "share", "refund"]
 KINDS: tuple[Kind, ...] = (*EVENT_TYPES, "refund")
 KIND_CODES: dict[str, int] = {kind: code for code, kind in enumerate(KINDS)}
 PURCHASE = KIND_CODES["purchase"]
@@ -77,10 +77,13 @@ class EventBatch:
 
 @dataclass(frozen=True, slots=True)
 class EventField:
-    """A number that features can aggregate: which kinds carry it, whether always, and how to compute it."""
+    """A number that features can aggregate: which kinds carry it, and how to compute it."""
 
     kinds: tuple[Kind, ...]
     always: bool
+    """Never missing in an event of these kinds."""
+    signed: bool
+    """Negative for refunds."""
     unit: str
     read: Callable[[EventBatch], Floats]
 
@@ -100,13 +103,13 @@ def _list_amount(batch: EventBatch) -> Floats:
 _SALES: tuple[Kind, ...] = ("purchase", "refund")
 
 FIELDS: dict[str, EventField] = {
-    "amount": EventField(_SALES, True, "money", lambda batch: batch.amount),
-    "quantity": EventField(_SALES, False, "items", lambda batch: batch.quantity),
-    "discount": EventField(_SALES, False, "money", lambda batch: batch.discount),
-    "unit_price": EventField(_SALES, True, "money", _unit_price),
-    "list_amount": EventField(_SALES, True, "money", _list_amount),
-    "dwell_ms": EventField(("browse",), False, "ms", lambda batch: batch.dwell_ms),
-    "dwell_seconds": EventField(("browse",), False, "s", lambda batch: batch.dwell_ms / 1000.0),
-    "rating": EventField(("review",), True, "stars", lambda batch: batch.rating),
+    "amount": EventField(_SALES, True, True, "money", lambda batch: batch.amount),
+    "quantity": EventField(_SALES, False, False, "items", lambda batch: batch.quantity),
+    "discount": EventField(_SALES, False, False, "money", lambda batch: batch.discount),
+    "unit_price": EventField(_SALES, True, True, "money", _unit_price),
+    "list_amount": EventField(_SALES, True, True, "money", _list_amount),
+    "dwell_ms": EventField(("browse",), False, False, "ms", lambda batch: batch.dwell_ms),
+    "dwell_seconds": EventField(("browse",), False, False, "s", lambda batch: batch.dwell_ms / 1000.0),
+    "rating": EventField(("review",), True, False, "stars", lambda batch: batch.rating),
 }
 """`unit_price` is the amount for one item (a missing quantity is one), `list_amount` the amount before discount."""

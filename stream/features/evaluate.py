@@ -17,6 +17,7 @@ from stream.features.layout import DAY_MS, LAST, NEVER, DecayedTerm, Layout, Rea
 from stream.features.windows import window_sums
 
 Arrays = Sequence[npt.NDArray[Any]]
+Sums = npt.NDArray[np.floating[Any]]
 
 
 def evaluate(layout: Layout, arrays: Arrays, at_ms: int) -> Floats:
@@ -36,7 +37,8 @@ class _Evaluation:
         self._latest: Ints = self._column(LAST)[:, 0]
         self._at: Ints = np.maximum(self._latest, at_ms)
         self._fades: dict[int, Floats] = {}
-        self._terms: dict[ReadTerm, Floats] = {}
+        self._terms: dict[ReadTerm, Sums] = {}
+        self._spreads: dict[DecayedTerm, dict[str, Floats]] = {}
 
     def vectors(self) -> Floats:
         result = np.empty((len(self._latest), len(self._layout.readers)))
@@ -44,7 +46,7 @@ class _Evaluation:
             result[:, index] = self._feature(reader)
         return result
 
-    def _feature(self, reader: Reader) -> Floats:
+    def _feature(self, reader: Reader) -> Sums:
         match reader.how:
             case "value":
                 return self._term(reader.terms[0])
@@ -64,7 +66,7 @@ class _Evaluation:
             self._fades[half_life] = decay.fade(self._latest, self._at, half_life)
         return self._fades[half_life]
 
-    def _term(self, term: ReadTerm) -> Floats:
+    def _term(self, term: ReadTerm) -> Sums:
         if term not in self._terms:
             column = self._column(term.column)
             self._terms[term] = (
@@ -82,16 +84,25 @@ class _Evaluation:
     def _spread(self, reader: Reader) -> Floats:
         (term,) = reader.terms
         assert isinstance(term, DecayedTerm)
-        buckets = self._column(term.column)
-        total = buckets.sum(axis=1, dtype=np.float64)
-        known = total * self._fade(term.half_life) >= decay.FORGOTTEN
-        shares = buckets / np.where(known, total, 1.0)[:, None]
-        if reader.how == "top_share":
-            return np.where(known, shares.max(axis=1), np.nan)
-        entropy = -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(axis=1)
-        return np.where(known, np.exp(entropy), np.nan)
+        if term not in self._spreads:
+            self._spreads[term] = _spread(self._column(term.column), self._fade(term.half_life))
+        return self._spreads[term][reader.how]
 
 
-def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+def _spread(buckets: npt.NDArray[np.float32], fade: Floats) -> dict[str, Floats]:
+    """Both features of the shares of buckets (m, n); fading changes the weight behind them, not the shares."""
+    # A row a bucket: reducing over contiguous rows is three times faster than over short ones.
+    shares = np.ascontiguousarray(buckets.T)
+    total = np.add.reduce(shares, axis=0)
+    known = total * fade >= decay.FORGOTTEN
+    shares /= np.where(known, total, np.float32(1))
+    entropy = -np.add.reduce(shares * np.log(np.maximum(shares, np.finfo(np.float32).tiny)), axis=0)
+    return {
+        "diversity": np.where(known, np.exp(entropy, dtype=np.float64), np.nan),
+        "top_share": np.where(known, np.maximum.reduce(shares, axis=0), np.nan),
+    }
+
+
+def _ratio(numerator: Sums, denominator: Sums) -> Sums:
     known = np.abs(denominator) >= decay.FORGOTTEN
     return np.where(known, numerator / np.where(known, denominator, 1.0), np.nan)

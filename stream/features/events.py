@@ -23,7 +23,7 @@ import xxhash
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.dead_letter import Reason
-from schemas.events import EVENTS, Currency
+from schemas.events import EVENT_TYPES, EVENTS, Currency
 from stream.durations import Duration, format_duration
 from stream.features.batch import KIND_CODES, PURCHASE, REFUND, EventBatch, Floats, Hashes, Ints
 from stream.features.times import parse_rfc3339
@@ -33,7 +33,11 @@ _CHUNK = 250
 """Records validated in one call: the call is cheap by then, and a bad event costs few others a second look."""
 _REVIEW = KIND_CODES["review"]
 _BROWSE = KIND_CODES["browse"]
+_TYPES = frozenset(EVENT_TYPES)
 _NOT_FINITE = re.compile(r"NaN|Infinity")
+
+_Fault = tuple[Reason, str | None, str]
+"""Reason, field and detail."""
 
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
@@ -153,43 +157,57 @@ def _not_json(index: int, value: bytes, error: orjson.JSONDecodeError) -> Reject
     return Rejected(index, "not_json", None, error.msg)
 
 
-def _validate(parsed: list[Any], where: list[int], rejected: list[Rejected]) -> tuple[list[dict[str, Any]], list[int]]:
+def _validate(parsed: list[Any], where: list[int], rejected: list[Rejected]) -> tuple[list[Any], list[int]]:
     try:
-        return EVENTS.validate_python(parsed), where  # type: ignore[return-value]  # TypedDicts are dicts
+        tagged = _TYPES.issuperset(map(itemgetter("type"), parsed))
+    except (TypeError, KeyError, IndexError):  # no dict, not hashable, missing
+        tagged = False
+    if not tagged:
+        # Before pydantic sees them: it would print what stands for the type, and a nested bomb has no end.
+        parsed, where = _drop(parsed, where, {at: no for at, e in enumerate(parsed) if (no := _untyped(e))}, rejected)
+    try:
+        return EVENTS.validate_python(parsed), where
     except ValidationError as error:
         lines = error.errors(include_url=False, include_context=False, include_input=False)
-    bad: dict[int, Rejected] = {}
+    bad: dict[int, _Fault] = {}
     for line in lines:
         at = line["loc"][0]
         assert isinstance(at, int)
         if at not in bad:
-            bad[at] = _invalid(where[at], line, parsed[at])
-    rejected += bad.values()
+            bad[at] = _invalid(line["type"], str(line["loc"][2]), line["msg"], parsed[at])
+    good, where = _drop(parsed, where, bad, rejected)
+    return EVENTS.validate_python(good), where
+
+
+def _drop(
+    parsed: list[Any], where: list[int], bad: dict[int, _Fault], rejected: list[Rejected]
+) -> tuple[list[Any], list[int]]:
+    rejected += [Rejected(where[at], *fault) for at, fault in bad.items()]
     good = [at for at in range(len(parsed)) if at not in bad]
-    return EVENTS.validate_python([parsed[at] for at in good]), [where[at] for at in good]  # type: ignore[return-value]
+    return [parsed[at] for at in good], [where[at] for at in good]
 
 
-def _invalid(index: int, line: Any, event: Any) -> Rejected:
-    """The reason of one line of a ValidationError."""
-    kind, loc = line["type"], line["loc"]
+def _untyped(event: Any) -> _Fault | None:
     if not isinstance(event, dict):
-        return Rejected(index, "not_an_object", None, "the event must be a JSON object")
-    if len(loc) < 3:
-        if event.get("type") is None:
-            return Rejected(index, "missing_field", "type", "is required")
-        return Rejected(
-            index, "unknown_type", "type", f"must be one of {', '.join(KIND_CODES)}".removesuffix(", refund")
-        )
-    name = str(loc[2])
-    if name == "user_id" and event.get("user_id") in (None, ""):
-        return Rejected(index, "no_user", name, "whose behaviour is it? user_id is required")
-    if kind == "missing" or event.get(name) is None:
-        return Rejected(index, "missing_field", name, "is required")
+        return "not_an_object", None, "the event must be a JSON object"
+    if (kind := event.get("type")) is None:
+        return "missing_field", "type", "is required"
+    if not isinstance(kind, str) or kind not in _TYPES:
+        return "unknown_type", "type", f"must be one of {', '.join(EVENT_TYPES)}"
+    return None
+
+
+def _invalid(kind: str, name: str, message: str, event: dict[str, Any]) -> _Fault:
+    """The reason in one line of a ValidationError."""
+    if name == "user_id" and event.get(name) in (None, ""):
+        return "no_user", name, "whose behaviour is it? user_id is required"
+    if event.get(name) is None:
+        return "missing_field", name, "is required"
     if kind == "finite_number":
-        return Rejected(index, "not_finite", name, "must be a finite number")
+        return "not_finite", name, "must be a finite number"
     if name == "occurred_at":
-        return Rejected(index, "invalid_field", name, "must be RFC 3339 with an offset, or epoch milliseconds")
-    return Rejected(index, "invalid_field", name, line["msg"])
+        return "invalid_field", name, "must be RFC 3339 with an offset, or epoch milliseconds"
+    return "invalid_field", name, message
 
 
 @lru_cache(maxsize=65_536)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -66,7 +66,7 @@ class _FieldFilter(Filter):
     field: FieldName
 
     @model_validator(mode="after")
-    def _carried(self) -> _FieldFilter:
+    def _carried(self) -> Self:
         carriers = FIELDS[self.field].kinds
         if not self.kinds:
             object.__setattr__(self, "kinds", carriers)
@@ -116,6 +116,12 @@ class _Feature(BaseModel):
             raise ValueError("must be a lower-case identifier of at most 64 characters, such as 'spend_30d'")
         return name
 
+    @model_validator(mode="after")
+    def _titled(self) -> Self:
+        if not self.title:
+            object.__setattr__(self, "title", self.name.replace("_", " ").capitalize())
+        return self
+
 
 class _Horizon(_Feature):
     """A feature over a half-life, or a window of tiles."""
@@ -125,7 +131,7 @@ class _Horizon(_Feature):
     tiles: int | None = Field(default=None, ge=1, le=MAX_TILES)
 
     @model_validator(mode="after")
-    def _one_horizon(self) -> _Horizon:
+    def _one_horizon(self) -> Self:
         if (self.half_life is None) == (self.window is None):
             raise ValueError("half_life: give either a half_life or a window (with tiles), not both or none")
         if self.window is None:
@@ -149,13 +155,21 @@ class Count(_Horizon, Filter):
     aggregate: Literal["count"]
 
 
-class Sum(_Horizon, _FieldFilter):
+class _FieldFeature(_Horizon, _FieldFilter):
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        if not self.unit:
+            object.__setattr__(self, "unit", FIELDS[self.field].unit)
+        return self
+
+
+class Sum(_FieldFeature):
     """The sum of a field over the events that carry it."""
 
     aggregate: Literal["sum"]
 
 
-class Mean(_Horizon, _FieldFilter):
+class Mean(_FieldFeature):
     """The mean of a field over the events that carry it; NaN where there are none."""
 
     aggregate: Literal["mean"]
@@ -177,6 +191,14 @@ class Ratio(_Horizon):
     aggregate: Literal["ratio"]
     numerator: Term
     denominator: Term
+
+    @field_validator("denominator")
+    @classmethod
+    def _never_negative(cls, term: Term) -> Term:
+        # A sum that refunds can bring near 0 makes ratios without meaning.
+        if isinstance(term, SumOf) and FIELDS[term.field].signed and "refund" in term.kinds:
+            raise ValueError("refunds would make it negative; set kinds = ['purchase']")
+        return term
 
 
 class Recency(_Feature, Filter):
@@ -223,8 +245,8 @@ def _name_the_feature(value: Any, handler: ValidatorFunctionWrapHandler) -> AnyF
         feature: AnyFeature = handler(value)
     except ValidationError as error:
         name = value.get("name", "?") if isinstance(value, dict) else "?"
-        lines = [f"feature {name!r}: {_line(line)}" for line in error.errors(include_url=False, include_input=False)]
-        raise PydanticCustomError("feature", "{lines}", {"lines": "; ".join(lines)}) from None
+        lines = "; ".join(_line(line) for line in error.errors(include_url=False, include_input=False))
+        raise PydanticCustomError("feature", "feature {name}: {lines}", {"name": repr(name), "lines": lines}) from None
     return feature
 
 
@@ -249,6 +271,8 @@ FeatureSpec = Annotated[
 
 
 def _unique(features: tuple[AnyFeature, ...]) -> tuple[AnyFeature, ...]:
+    if not features:
+        raise ValueError("declare at least one feature")
     seen: set[str] = set()
     for feature in features:
         if feature.name in seen:
@@ -257,7 +281,7 @@ def _unique(features: tuple[AnyFeature, ...]) -> tuple[AnyFeature, ...]:
     return features
 
 
-FeatureSpecs = Annotated[tuple[FeatureSpec, ...], Field(min_length=1), AfterValidator(_unique)]
+FeatureSpecs = Annotated[tuple[FeatureSpec, ...], AfterValidator(_unique)]
 """A pydantic field type for the whole list: at least one, names unique."""
 
 _SPECS: TypeAdapter[tuple[AnyFeature, ...]] = TypeAdapter(FeatureSpecs)
@@ -289,7 +313,7 @@ DEFAULT_FEATURES: tuple[AnyFeature, ...] = parse_features(
         _default("pages_7d", "count", "Pages viewed in 7 days", kinds=["browse"], window="7d", tiles=7, **_RULES),
         _default("visits_7d", "visits", "Visits in 7 days", window="7d", tiles=7, **_RULES),
         _default("visits_30d", "visits", "Visits in 30 days", window="30d", tiles=30, **_RULES),
-        _default("dwell_seconds", "mean", "Time on a page", field="dwell_seconds", unit="s", **_MONTH, log=True),
+        _default("dwell_seconds", "mean", "Time on a page", field="dwell_seconds", **_MONTH, log=True),
         _default("clicks_hl7d", "count", "Clicks on campaigns", kinds=["click"], half_life="7d", log=True),
         _default("searches_hl30d", "count", "Searches", kinds=["search"], **_MONTH, log=True),
         _default("carts_hl7d", "count", "Items put into the cart", kinds=["add_to_cart"], half_life="7d", log=True),
@@ -302,12 +326,10 @@ DEFAULT_FEATURES: tuple[AnyFeature, ...] = parse_features(
             log=True,
         ),
         _default("purchase_recency_days", "recency", "Days since last purchase", kinds=_BUY, unit="days", log=True),
-        _default("orders_hl90d", "visits", "Orders", kinds=_BUY, **_QUARTER, log=True),
+        _default("orders_hl90d", "visits", "Orders this quarter", kinds=_BUY, **_QUARTER, log=True),
         _default("purchases_30d", "count", "Purchases in 30 days", kinds=_BUY, window="30d", tiles=15, **_RULES),
-        _default("spend_hl90d", "sum", "Spend", field="amount", unit="money", **_QUARTER, log=True),
-        _default(
-            "spend_30d", "sum", "Spend in 30 days", field="amount", unit="money", window="30d", tiles=15, **_RULES
-        ),
+        _default("spend_hl90d", "sum", "Spend this quarter", field="amount", **_QUARTER, log=True),
+        _default("spend_30d", "sum", "Spend in 30 days", field="amount", window="30d", tiles=15, **_RULES),
         _default(
             "average_order_value",
             "ratio",
@@ -363,7 +385,7 @@ DEFAULT_FEATURES: tuple[AnyFeature, ...] = parse_features(
             learn=False,
             **_QUARTER,
         ),
-        _default("rating_mean", "mean", "Stars given", field="rating", unit="stars", **_QUARTER),
+        _default("rating_mean", "mean", "Stars given", field="rating", **_QUARTER),
         _default("category_diversity", "diversity", "Different categories", **_MONTH, log=True),
         _default("top_category_share", "top_share", "Share of the favourite category", **_MONTH, learn=False),
     ]

@@ -23,7 +23,7 @@ from stream.features.state import pack_rows, unpack_rows
 from stream.features.update import Update
 
 _FIRST_CAPACITY = 1024
-_SLICE = 65_536
+_SLICE = 8192
 """Users evaluated at once: the scratch arrays stay in the processor's cache."""
 _BEFORE_ALL_TIME = -(2**62)
 

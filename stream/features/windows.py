@@ -8,12 +8,15 @@ A query at time T sums the tiles in (floor(T / s) - w, floor(T / s)] of a window
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stream.features.batch import Floats, Ints, Mask
+from stream.features.batch import Ints, Mask
+
+Sums = npt.NDArray[np.float32]
 
 
 def slots(times: Ints, latest: Ints, tile: int, tiles: int) -> tuple[Mask, Ints]:
@@ -31,14 +34,20 @@ def passed(before: Ints, after: Ints, tile: int, tiles: int) -> Mask:
     return cleared
 
 
-def window_sums(ring: npt.NDArray[Any], latest: Ints, at: Ints, tile: int, tiles: int) -> Floats:
+def window_sums(ring: npt.NDArray[Any], latest: Ints, at: Ints, tile: int, tiles: int) -> Sums:
     """Sums (m,) of the last `tiles` tiles at times `at` >= latest; `ring` is (m, n) with n >= tiles."""
     length = ring.shape[1]
     head = latest // tile
     # How many tiles of the ring, counted back from the head, the window still covers.
     covered = np.clip(tiles - (at // tile - head), 0, tiles).astype(np.int16)
-    positions = np.arange(length)
-    ages = ((positions[:, None] - positions) % length).astype(np.int16)
-    inside = ages[head % length] < covered[:, None]
-    total: Floats = np.where(inside, ring, ring.dtype.type(0)).sum(axis=1, dtype=np.float64)
+    inside = np.take(_ages(length), head % length, axis=0) < covered[:, None]
+    total: Sums = np.einsum("ij,ij->i", inside.astype(np.float32), ring.astype(np.float32, copy=False))
     return total
+
+
+@lru_cache(maxsize=64)
+def _ages(length: int) -> npt.NDArray[np.int16]:
+    """(length, length): for a head in slot i, how many tiles back slot j is."""
+    positions = np.arange(length)
+    ages: npt.NDArray[np.int16] = ((positions[:, None] - positions) % length).astype(np.int16)
+    return ages
