@@ -26,7 +26,7 @@ _MOVES, DAYS = range(2)
 """Below a user's key: the key of its moves, and the key of its days."""
 
 MIN_STAY_MS: Final = 2 * DAY_MS
-_SPREADS: Final = {_RATE: 0.35, _PAGES: 0.2, _DWELL: 0.25, _TASTE: 0.3, _BUY: 0.4, _DISCOUNT: 0.5, _RATING: 0.3}
+_SPREADS: Final = {_RATE: 0.3, _PAGES: 0.2, _DWELL: 0.2, _TASTE: 0.3, _BUY: 0.35, _DISCOUNT: 0.5, _RATING: 0.3}
 _EVENING_SPREAD: Final = 0.2
 
 

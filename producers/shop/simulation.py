@@ -6,7 +6,7 @@
 
 Rows come in the order of their arrival, which is their timestamp. The shop is simulated a day at a time, in slices of
 some thousand sessions; what has not arrived by the end of a slice waits for a later one (late events, resent ones,
-refunds). Slicing does not show in the result. Row n is found by simulating up to it without writing JSON, about ten
+refunds). Slicing does not show in the result. Row n is found by simulating up to it without writing JSON, about three
 times as fast as reading.
 """
 
