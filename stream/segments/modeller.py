@@ -225,7 +225,7 @@ class Modeller(Stage):
                 self._next_number,
                 self.settings.identity,
             )
-            if forced or rescaled or self._worth(candidate):
+            if forced or rescaled or self._worth(candidate, people):
                 self._publish(candidate, people, drift, out)
         self._reviewed_at, self._since_review, self._review_now = self._clock, 0, False
         self._start_watch(())
@@ -241,11 +241,14 @@ class Modeller(Stage):
         self._scaler = fresh
         return True
 
-    def _worth(self, candidate: Candidate) -> bool:
-        rules = self.settings.review
-        return (
-            self.model is None or candidate.events or candidate.moved >= rules.moved or candidate.shift >= rules.shift
-        )
+    def _worth(self, candidate: Candidate, people: People) -> bool:
+        """Whether it serves the people better than the last version, and not merely differently: the learner's
+        centres always tremble a little, and every version moves people."""
+        rules, last = self.settings.review, self.model
+        if last is None or candidate.events or candidate.gain > rules.gain:
+            return True
+        beyond = last.nearest(last.scale(people.features)).distance > last.thresholds.distance
+        return float(people.weight[beyond].sum()) > rules.outliers * float(people.weight.sum())
 
     def _publish(self, candidate: Candidate, people: People, drift: bool, out: list[OutRecord]) -> None:
         version = 1 if self.model is None else self.model.version + 1

@@ -21,7 +21,7 @@ from stream.segments.learner import Prototypes
 from stream.segments.names import name_segments
 from stream.segments.profiles import profiles, radii, thresholds
 from stream.segments.prototypes import Model, segment_id
-from stream.segments.refit import silhouette
+from stream.segments.refit import inertia_of, silhouette
 from stream.segments.scaling import FeatureInfo, Scaler
 from stream.segments.settings import IdentitySettings, ModellerSettings
 
@@ -54,8 +54,8 @@ class Candidate(NamedTuple):
     """(p,) reviews over which each prototype kept its people"""
     moved: float
     """share of the people whose segment it would change"""
-    shift: float
-    """how far the centre moved that moved most, on the new axes"""
+    gain: float
+    """share by which it lowers the last version's inertia on the panel; infinite where they cannot be compared"""
 
     @property
     def events(self) -> bool:
@@ -106,8 +106,8 @@ def propose(
     )
     segments = matching.segments[groups]
     moved = float(people.weight[segments[prototype] != old].sum() / people.weight.sum())
-    shift = _shift(last, scaler, prototypes.centres) if comparable else np.inf
-    return Candidate(scaler, prototypes.centres, segments, prototype, matching, steady, moved, shift)
+    gain = _gain(z, last, scaler, prototypes.centres)
+    return Candidate(scaler, prototypes.centres, segments, prototype, matching, steady, moved, gain)
 
 
 def build(
@@ -228,11 +228,11 @@ def _rejoin(groups: IndexArray, before: SegmentArray, found: Separation, evidenc
     return joined.astype(np.intp)
 
 
-def _shift(last: Model, scaler: Scaler, centres: FloatArray) -> float:
+def _gain(z: FloatArray, last: Model, scaler: Scaler, centres: FloatArray) -> float:
     if last.features != scaler.features:
         return np.inf
-    moved = last.scaler.map_to(scaler)(last.centres) - centres
-    return float(np.sqrt((moved * moved).sum(axis=1)).max())
+    before = inertia_of(z, last.scaler.map_to(scaler)(last.centres))
+    return 1.0 - inertia_of(z, centres) / before if before > 0 else 0.0
 
 
 def _columns(x: FloatArray, have: Sequence[str], want: Sequence[str]) -> FloatArray:

@@ -26,7 +26,7 @@ class LearnerSettings(BaseModel):
     )
     restarts: int = Field(default=8, ge=1, le=100, description="k-means++ starts of a refit")
     repair_gain: float = Field(
-        default=0.05, ge=0, lt=1, description="A refit is adopted when it lowers the inertia by more than this share"
+        default=0.02, ge=0, lt=1, description="A refit is adopted when it lowers the inertia by more than this share"
     )
     seed: int = Field(default=7, ge=0)
 
@@ -63,12 +63,19 @@ class ReviewSettings(BaseModel):
     drift_fewest: int = Field(default=250, ge=10, description="The same where drift was detected, ...")
     drift_interval: Duration = Field(default=HOUR, description="... and this long after the last one at the earliest")
     drift_delta: float = Field(default=0.002, gt=0, lt=1, description="ADWIN's significance")
-    moved: float = Field(
-        default=0.005, ge=0, le=1, description="Publish when so many of the people would change their segment ..."
+    gain: float = Field(
+        default=0.005,
+        ge=0,
+        lt=1,
+        description="Publish when segments were born or died, when the inertia falls by more than this share ...",
     )
-    shift: float = Field(default=0.1, ge=0, description="... or a centre moved by so much, on the scaled axes ...")
+    outliers: float = Field(
+        default=0.02, gt=0, le=1, description="... when more people than this are beyond the distance threshold ..."
+    )
     rescale: float = Field(
-        default=0.25, gt=0, description="... or a feature's median moved by so many spreads (or the spread, in logs)"
+        default=0.25,
+        gt=0,
+        description="... or when a feature's median moved by so many spreads (or its spread, in logs)",
     )
 
 
