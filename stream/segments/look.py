@@ -60,6 +60,7 @@ class Look:
 
     def __init__(self, model: Model, decision: DecisionSettings, quarantine: QuarantineSettings, source: str) -> None:
         self.model = model
+        self._centres = {segment: model.centre_of(segment) for segment in model.segment_ids.tolist()}
         self._decision = decision
         self._quarantine = quarantine
         self._source = source
@@ -81,7 +82,7 @@ class Look:
         distances = self.model.segment_distances(z)
         standing = population.standing(rows)
         seen = _Seen(features, z, self.model.outlier_scores(z), distances.min(axis=1))
-        held = self._hold(population, rows, seen, standing.segment == QUARANTINE, newcomer)
+        held = self._hold(population, rows, seen, standing.segment == QUARANTINE, newcomer, moment.cause)
         decided = assign(distances, self.model.segment_ids, standing, newcomer, held, moment.cause, self._decision)
         after = decided.standing
         population.settle(rows, after)
@@ -90,18 +91,26 @@ class Look:
         return self._publish(population, rows, seen, standing, decided, np.flatnonzero(moved), moment, triggers)
 
     def _hold(
-        self, population: Population, rows: Rows, seen: _Seen, held: NDArray[np.bool_], newcomer: NDArray[np.bool_]
+        self,
+        population: Population,
+        rows: Rows,
+        seen: _Seen,
+        held: NDArray[np.bool_],
+        newcomer: NDArray[np.bool_],
+        cause: int,
     ) -> NDArray[np.bool_]:
         if self.model.thresholds is None:
             return held
         streaks = population.table.column("streak")
         before = streaks[rows]
         verdict = decide(seen.score, seen.distance, self.model.thresholds, held, before, self._quarantine)
-        # A newcomer's few events are no evidence: neither hold nor count them yet.
-        streak = np.where(newcomer & ~held, 0, verdict.streak).astype(np.int8)
+        # Only what people do puts them in. Silence and new models may let them out, but hold nobody; and
+        # a newcomer's few events are no evidence yet.
+        free = ~held & (newcomer | (cause != BEHAVIOUR))
+        streak = np.where(free, before, verdict.streak).astype(np.int8)
         streaks[rows] = streak
         population.touch(rows[streak != before])
-        return np.where(newcomer & ~held, False, verdict.held)
+        return verdict.held & ~free
 
     def _publish(
         self,
@@ -148,7 +157,9 @@ class Look:
     def _why(self, seen: _Seen, i: int, old: int, new: int) -> list[dict[str, Any]]:
         model = self.model
         means = model.means.get(new) or {}
-        return reasons(model.features, seen.features[i], seen.z[i], model.centre_of(old), model.centre_of(new), means)
+        return reasons(
+            model.features, seen.features[i], seen.z[i], self._centres.get(old), self._centres.get(new), means
+        )
 
     def _anomaly(self, population: Population, move: Moved, seen: _Seen, i: int) -> OutRecord:
         kind = "entered" if move.after == QUARANTINE else "released"

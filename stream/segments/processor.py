@@ -39,7 +39,7 @@ from stream.segments.assign import (
 )
 from stream.segments.dead_letters import dead_letter, too_late
 from stream.segments.look import Look, Moment, Triggers
-from stream.segments.observations import QUARANTINED, Observations, Sampler, SamplerSettings
+from stream.segments.observations import QUARANTINED, Observations, Sampler, SamplerSettings, feature_fingerprint
 from stream.segments.population import Population, Rows
 from stream.segments.prototypes import Model
 from stream.transport.base import OutRecord, Record
@@ -94,7 +94,7 @@ class Processor(Stage):
         self._recorder = recorder
         learned = [feature.name for feature in layout.features if feature.learn]
         self._learned = np.array([layout.names.index(name) for name in learned], dtype=np.intp)
-        self._fingerprint = feature_set(learned)
+        self._fingerprint = feature_fingerprint(learned)
         self._look: Look | None = None
         self._scored = self._learned
         self._sweeps: dict[int, int] = {}  # by partition, the next row of a running sweep
@@ -229,12 +229,12 @@ class Processor(Stage):
         for kind, count in zip(KINDS, counts.tolist(), strict=True):
             if count:
                 counters[f"accepted.{kind}"] += count
-        for name, count in (
-            ("duplicate", int(applied.duplicate.sum())),
-            ("dead.too_late", int(applied.too_late.sum())),
-        ):
+        repeated = np.bincount(batch.kind[applied.duplicate], minlength=len(KINDS))
+        for kind, count in zip(KINDS, repeated.tolist(), strict=True):
             if count:
-                counters[name] += count
+                counters[f"duplicate.{kind}"] += count
+        if late := int(applied.too_late.sum()):
+            counters["dead.too_late"] += late
         for one in rejected:
             counters[f"dead.{one.reason}"] += 1
 
