@@ -8,7 +8,8 @@ Requests run on a few threads and may outlive the call that began them; no call 
 `call_budget`. A dead endpoint has slots of its own and is probed by one request at a time: it holds up nobody else.
 
 What is deterministic: the outcomes of log files. How a receiver answers, and so the outcome of a webhook and its
-place among the others, is not. Without a wall clock (replays) back-off goes by the largest record time seen.
+place among the others, is not. Without a wall clock (replays) webhooks are cancelled, unless the settings say
+otherwise: then their back-off goes by the largest record time seen.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ class Delivery(Stage):
         self._flights: list[_Flight] = []
         self._pool: CallPool[_Flight, Answer] = CallPool(self.settings.concurrency, "webhook")
         self._clock = 0
+        self._replays = False
         self._horizon = max(self.settings.retry_longest, self.settings.give_up_after, LONGEST_PAUSE_MS)
 
     @property
@@ -165,6 +167,7 @@ class Delivery(Stage):
 
     def _work(self, now_ms: int | None) -> Output:
         now = self._clock if now_ms is None else now_ms
+        self._replays = now_ms is None
         output = Output()
         deadline = time.monotonic() + self.settings.call_budget / 1000
         wait = 0.0
@@ -191,12 +194,15 @@ class Delivery(Stage):
         for _, outbox in sorted(self._outboxes.items()):
             for route in outbox.routes:
                 match route.kind:
+                    case "webhook" if self._replays and not self.settings.in_replays:
+                        self._cancel(outbox, route, "webhooks are not sent in a replay", now, output)
                     case "webhook":
                         self._send(outbox, route, now)
                     case "log":
                         self._write(outbox, route, now, output)
                     case "cancel":
-                        self._cancel(outbox, route, now, output)
+                        detail = "dry run" if self.settings.dry_run else "the campaign is switched off"
+                        self._cancel(outbox, route, detail, now, output)
                     case _:
                         self._hold(outbox, route, now, output)
 
@@ -268,8 +274,7 @@ class Delivery(Stage):
         endpoint.works()
         self._end(outbox, run, "delivered", 1, now, output, Answer("delivered"))
 
-    def _cancel(self, outbox: Outbox, route: Route, now: int, output: Output) -> None:
-        detail = "dry run" if self.settings.dry_run else "the campaign is switched off"
+    def _cancel(self, outbox: Outbox, route: Route, detail: str, now: int, output: Output) -> None:
         run = outbox.take_run(route, now, LINES_A_CALL)
         self._end(outbox, run, "cancelled", 0, now, output, Answer("refused", detail=detail))
 

@@ -21,6 +21,9 @@ class DeliverySettings(BaseModel):
     model_config = _FROZEN
 
     dry_run: bool = Field(default=False, description="Cancel webhooks instead of sending them; log files are written")
+    in_replays: bool = Field(
+        default=False, description="Send webhooks also where the clock is the data's own: nobody is mailed about 2017"
+    )
     concurrency: int = Field(default=16, ge=1, le=256, description="Requests under way at once")
     per_endpoint: int = Field(default=4, ge=1, le=256, description="Of these, to one URL")
     retry_first: Positive = 5_000

@@ -530,15 +530,24 @@ def test_a_replay_gives_the_same_outcomes_bit_for_bit(tmp_path: Path) -> None:
     assert (tmp_path / "one" / "actions.jsonl").read_bytes() == (tmp_path / "two" / "actions.jsonl").read_bytes()
 
 
+def test_a_replay_mails_nobody(tmp_path: Path) -> None:
+    with receiver() as shop:
+        campaigns = Campaigns([webhook_campaign(shop.url, "web"), campaign("file")])
+        made = delivery(campaigns, tmp_path)
+        found = outcomes(made.process(actions_batch(campaigns, [change()]), None))
+        assert shop.calls == []
+    assert [(o.campaign, o.status, o.attempts) for o in found] == [("web", "cancelled", 0), ("file", "delivered", 1)]
+
+
 def test_without_a_wall_clock_back_off_goes_by_the_records() -> None:
     log, replies = Log(), itertools.chain([500], itertools.repeat(200))
     with receiver(lambda call: next(replies)) as shop:
         campaigns = one(webhook_campaign(shop.url))
-        made = delivery(campaigns, log=log)
+        made = delivery(campaigns, log=log, in_replays=True)
         log.keep(made.process(actions_batch(campaigns, [change("u1")]), None))
         made.tick(None)
         assert len(shop.calls) == 1
-        made = delivery(campaigns, log=log)  # the clock is part of the state
+        made = delivery(campaigns, log=log, in_replays=True)  # the clock is part of the state
         made.tick(None)
         assert len(shop.calls) == 1
         batch = actions_batch(campaigns, [change("u2", at=NOW + HOUR)])
