@@ -35,7 +35,7 @@ class ForestSettings(BaseModel):
 
     trees: int = Field(default=25, ge=1, le=1000)
     height: int = Field(default=8, ge=1, le=12)
-    limit: float = Field(default=4.0, gt=0, description="Trees split scaled axes between minus and plus this")
+    limit: float = Field(default=6.0, gt=0, description="Trees split scaled axes between minus and plus this")
     rows: int = Field(default=1_000, ge=100, description="At most so many users of the recent population train it")
     seed: int = 7
 

@@ -22,6 +22,8 @@ SegmentArray = NDArray[np.int32]
 FEW: Final = 50
 """Below so many members a quantile far out in the tail is the largest member's accident: everybody's is taken."""
 WINSOR: Final = 0.99
+NARROW: Final = 0.5
+"""A bulk narrower than this (people who are all alike) is taken as this wide, or everybody else is an outlier."""
 
 
 class Profiles(NamedTuple):
@@ -80,14 +82,25 @@ def radii(distance: FloatArray, prototype: IndexArray, weight: FloatArray, count
 def thresholds(
     score: FloatArray, distance: FloatArray, weight: FloatArray, settings: OutlierSettings
 ) -> OutlierThresholds:
-    """Quantiles of the panel's scores and distances (m,): scores crowd upwards, so no fixed number would do."""
-    wanted = [settings.release_quantile, settings.quantile]
-    score_release, score_enter = weighted_quantiles(score, weight, wanted).tolist()
-    distance_release, distance_enter = weighted_quantiles(distance, weight, wanted).tolist()
-    tiny = float(np.finfo(np.float64).tiny)
+    """From the panel's scores and distances (m,), extrapolated from their bulk.
+
+    A far quantile would be simpler, and worth nothing when it is needed: bots that are 1% of the panel move its
+    99.5% quantile to themselves, and it always holds 0.5% of honest people. The bulk does not move, and how far it
+    spreads says where it ends. Scores crowd upwards, so they are measured as -log(1 - score), the mass.
+    """
+    with np.errstate(divide="ignore"):
+        emptiness = np.minimum(-np.log1p(-score), 700.0)
+    enter_score, release_score = _beyond(emptiness, weight, settings)
+    enter, release = _beyond(distance, weight, settings)
     return OutlierThresholds(
-        score=score_enter,
-        score_release=score_release,
-        distance=max(distance_enter, tiny),
-        distance_release=max(distance_release, tiny),
+        score=float(-np.expm1(-enter_score)),
+        score_release=float(-np.expm1(-release_score)),
+        distance=enter,
+        distance_release=release,
     )
+
+
+def _beyond(values: FloatArray, weight: FloatArray, settings: OutlierSettings) -> tuple[float, float]:
+    median, tail = weighted_quantiles(values, weight, [0.5, settings.tail]).tolist()
+    bulk = max(tail - median, NARROW)
+    return median + settings.reach * bulk, median + settings.release_reach * bulk

@@ -142,7 +142,7 @@ def build(
         centres=candidate.centres,
         weights=people_of / people_of.sum(),
         segments=candidate.segments,
-        radii=radii(distance, candidate.prototype, weight, len(candidate.centres), settings.outliers.quantile),
+        radii=radii(distance, candidate.prototype, weight, len(candidate.centres), settings.outliers.radius_quantile),
         thresholds=thresholds(score, distance, weight, settings.outliers),
         quality=ModelQuality(
             panel=len(z),

@@ -102,12 +102,22 @@ class IdentitySettings(BaseModel):
 
 
 class OutlierSettings(BaseModel):
-    """Where the thresholds of quarantine stand, measured on the panel."""
+    """Where the thresholds of quarantine stand: beyond the median by `reach` times the way from it to the `tail`."""
 
     model_config = _STRICT
 
-    quantile: float = Field(default=0.995, gt=0.5, lt=1)
-    release_quantile: float = Field(default=0.98, gt=0.5, lt=1)
+    tail: float = Field(default=0.95, gt=0.5, lt=1, description="A quantile that outliers do not reach down to")
+    reach: float = Field(default=2.3, gt=1, description="Enter")
+    release_reach: float = Field(default=1.7, gt=1, description="Release")
+    radius_quantile: float = Field(
+        default=0.995, gt=0.5, lt=1, description="Of distances to a prototype: its noise radius"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.release_reach > self.reach:
+            raise ValueError(f"release_reach ({self.release_reach}) must not be above reach ({self.reach})")
+        return self
 
 
 class ModellerSettings(BaseModel):
