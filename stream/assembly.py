@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
 from stream.campaigns.delivery import Delivery
@@ -71,15 +72,17 @@ class Deployment:
                 self._run(processor, observer)
             case "modeller":
                 observer = self._observer()
-                modeller = Modeller(config.features, config.learner, config.forest, recorder=observer.uncommitted)
-                self._run(modeller, observer)
+                learned = [feature for feature in config.features if feature.learn]
+                self._run(Modeller(learned, config.modeller), observer)
             case "campaigns":
                 file = config.campaigns.file
                 campaigns = self.campaigns or (load_campaigns(file) if file else Campaigns([], "no file"))
                 observer = self._observer()
                 self._run(CampaignWorker(campaigns), observer)
                 observer = self._observer()
-                self._run(Delivery(campaigns, config.campaigns.delivery), observer)
+                place = config.transport
+                directory = place.data_dir if place.kind == "embedded" else Path()
+                self._run(Delivery(campaigns, config.campaigns.delivery, directory=directory), observer)
 
     def _observer(self) -> StageObserver:
         return StageObserver(self.metrics, self.health, wall_clock=self.wall_clock)

@@ -22,7 +22,6 @@ from pydantic_settings import (
 )
 
 from schemas import topics
-from stream.anomalies.forest import ForestSettings
 from stream.anomalies.quarantine import QuarantineSettings
 from stream.campaigns.settings import CampaignSettings
 from stream.durations import Duration
@@ -35,7 +34,7 @@ from stream.segments.assign import DecisionSettings
 from stream.segments.observations import SamplerSettings
 from stream.segments.population import COLUMNS
 from stream.segments.processor import ProcessorSettings
-from stream.segments.settings import LearnerSettings
+from stream.segments.settings import ModellerSettings
 from stream.transport.base import Transport
 from stream.transport.settings import EmbeddedSettings, KafkaSettings
 
@@ -116,8 +115,7 @@ class Config(BaseSettings):
     processor: ProcessorSettings = ProcessorSettings()
     decision: DecisionSettings = DecisionSettings()
     sampler: SamplerSettings = SamplerSettings()
-    learner: LearnerSettings = LearnerSettings()
-    forest: ForestSettings = ForestSettings()
+    modeller: ModellerSettings = ModellerSettings()
     quarantine: QuarantineSettings = QuarantineSettings()
     campaigns: CampaignSettings = CampaignSettings()
     metrics: MetricsSettings = MetricsSettings()

@@ -30,7 +30,8 @@ def _lines(ledger: Ledger, processor: Processor) -> Iterator[RenderableType]:
     rate = ledger.events_read / ledger.seconds if ledger.seconds > 0 else 0.0
     yield Text(
         f"{ledger.events_read:,} events read: {ledger.events_accepted:,} accepted, "
-        f"{ledger.events_duplicate:,} duplicate, {ledger.events_dead_lettered:,} dead-lettered, in {ledger.seconds:,.1f} s ({rate:,.0f} a second)"
+        f"{ledger.events_duplicate:,} duplicate, {ledger.events_dead_lettered:,} dead-lettered, "
+        f"in {ledger.seconds:,.1f} s ({rate:,.0f} a second)"
     )
     yield Text(f"{ledger.users:,} users, {ledger.segments} learned segments, {ledger.anomalies:,} put into quarantine")
     yield segment_table(processor)

@@ -76,7 +76,7 @@ KINDS: Final = (
     Fault("not_an_object", lambda e, _: (e["user_id"].encode(), orjson.dumps([e])), frozenset({"not_an_object"})),
     Fault("empty_value", lambda e, _: (e["user_id"].encode(), b""), frozenset({"empty"})),
     Fault("null_value", lambda e, _: (e["user_id"].encode(), None), frozenset({"empty"})),
-    Fault("no_key_and_no_value", lambda _e, _: (None, None), frozenset({"empty"})),
+    Fault("empty_key_and_no_value", lambda _e, _: (b"", None), frozenset({"empty"})),
     Fault("no_user", lambda e, _: (None, _without(e, "user_id")[1]), frozenset({"missing_field", "no_user"})),
     Fault("empty_user", lambda e, _: (b"", _with(e, user_id="")[1]), frozenset({"invalid_field", "no_user"})),
     Fault("user_too_long", lambda e, _: _with(e, user_id="u" * 129), frozenset({"invalid_field"})),

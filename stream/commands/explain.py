@@ -80,7 +80,8 @@ def _print(found: Explanation, history: list[dict[str, Any]]) -> None:
     )
     if found.distance is not None and found.rival is not None and found.rival_distance is not None:
         console.print(
-            f"distance {found.distance:.2f} to its segment, {found.rival_distance:.2f} to the next, {_label(found.rival)}"
+            f"distance {found.distance:.2f} to its segment, {found.rival_distance:.2f} to the next, "
+            f"{_label(found.rival)}"
         )
     if found.pending:
         console.print(f"on the way to {_label(found.pending)}: clearly nearer at the last look, to be confirmed")
