@@ -48,16 +48,12 @@ class Endpoint:
     def failed(self, now: int, retry_after: int = 0) -> None:
         """An attempt was in vain; the endpoint may have asked to be left alone for `retry_after` milliseconds."""
         self.failures += 1
-        pause = (
-            min(PROBE_LONGEST_MS, PROBE_FIRST_MS << min(self.failures - FAILURES_TO_PROBE, 16)) if self.probing else 0
-        )
-        self.close(now + max(pause, retry_after))
-
-    def close(self, until: int) -> None:
-        """Begin nothing before that time."""
-        self.closed_until = max(self.closed_until, until)
+        pause = 0
+        if self.probing:
+            pause = min(PROBE_LONGEST_MS, PROBE_FIRST_MS << min(self.failures - FAILURES_TO_PROBE, 16))
+        held = self.closed_until if self.closed_until <= now + LONGEST_PAUSE_MS else 0
+        self.closed_until = max(held, now + max(pause, retry_after))
 
     def works(self) -> None:
-        """It has answered."""
+        """It has answered. A time for which it asked to be left alone still holds."""
         self.failures = 0
-        self.closed_until = 0

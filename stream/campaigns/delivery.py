@@ -48,8 +48,6 @@ PATIENCE_S = 0.25
 """A call stops waiting once nobody has answered for so long: what is under way is asked for at the next tick."""
 GRACE_S = 1.0
 """Beyond twice its time-out a request is cut off."""
-HOLD_MS = 60_000
-"""How often actions of a campaign that the file does not know are looked at."""
 
 Status = Literal["delivered", "failed", "cancelled"]
 
@@ -280,10 +278,6 @@ class Delivery(Stage):
 
     def _hold(self, outbox: Outbox, route: Route, now: int, output: Output) -> None:
         """The file does not know the campaign, yet or any more: wait, in case it is this file that is the older one."""
-        endpoint = self._endpoints.setdefault(route, Endpoint())
-        if not endpoint.admits(now, 1):
-            return
-        endpoint.close(now + HOLD_MS)
         while (pending := outbox.take(route, now)) is not None:
             if now - pending.decided_at < self.settings.give_up_after:
                 outbox.untouched(pending)

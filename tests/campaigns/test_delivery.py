@@ -147,6 +147,29 @@ def test_retry_after_is_honoured_for_the_action_and_for_its_endpoint() -> None:
     assert {(o.user_id, o.status, o.attempts) for o in found} == {("u1", "delivered", 2), ("u2", "delivered", 1)}
 
 
+def test_retry_after_holds_over_a_restart_and_over_another_ones_success() -> None:
+    log = Log()
+
+    def answer(call: Call) -> Reply:
+        if call.user == "u1" and len(shop.calls) < 3:
+            return 429, {"retry-after": "100"}
+        time.sleep(0.1)  # ends after the one that was turned away
+        return 200
+
+    with receiver(answer) as shop:
+        campaigns = one(webhook_campaign(shop.url))
+        made = delivery(campaigns, log=log)
+        log.keep(made.process(actions_batch(campaigns, [change("u1"), change("u2")]), NOW))
+        tick_until_done(made, NOW, log)
+        log.keep(made.process(actions_batch(campaigns, [change("u3")]), NOW + 1))
+        assert sorted(call.user for call in shop.calls) == ["u1", "u2"]
+        made = delivery(campaigns, log=log)
+        tick_until_done(made, NOW + 99_999, log)
+        assert sorted(call.user for call in shop.calls) == ["u1", "u2", "u3"]
+        tick_until_done(made, NOW + 100_000, log)
+        assert [call.user for call in shop.calls][3:] == ["u1"]
+
+
 @pytest.mark.parametrize("status", [301, 400, 401, 404, 410, 422])
 def test_what_the_receiver_refuses_is_not_sent_again(status: int) -> None:
     with receiver(lambda call: status) as shop:
@@ -182,7 +205,7 @@ def test_patience_ends_but_not_before_a_first_attempt() -> None:
 def test_a_dead_endpoint_blocks_nobody_else_and_no_call_for_long() -> None:
     with raw_server(lambda sock: time.sleep(60)) as hole, receiver() as shop:
         campaigns = Campaigns([webhook_campaign(hole, "dead", timeout="30s"), webhook_campaign(shop.url, "alive")])
-        made = delivery(campaigns)
+        made = delivery(campaigns, call_budget="4s")
         batch = actions_batch(campaigns, [change(f"u{number}") for number in range(100)])
         began = time.monotonic()
         found = outcomes(made.process(batch, NOW))
@@ -287,8 +310,9 @@ def test_requests_under_way_are_bounded() -> None:
                 webhook_campaign(shop.url + "/c", "c"),
             ]
         )
-        made = delivery(campaigns, concurrency=5, per_endpoint=2)
+        made = delivery(campaigns, concurrency=5, per_endpoint=2, call_budget="0ms")
         made.process(actions_batch(campaigns, [change(f"u{number}") for number in range(20)]), NOW)
+        assert made.in_flight == 5
         tick_until_done(made, NOW)
         assert len(shop.calls) == 60
         assert 3 <= shop.most_at_once <= 5
@@ -581,11 +605,17 @@ def test_an_endpoint_closed_by_a_clock_that_was_set_back_is_open() -> None:
     for _ in range(FAILURES_TO_PROBE):
         endpoint.failed(10 * LONGEST_PAUSE_MS)
     assert not endpoint.admits(10 * LONGEST_PAUSE_MS, 4)
+    endpoint.failed(5 * LONGEST_PAUSE_MS, 100)
+    assert not endpoint.admits(5 * LONGEST_PAUSE_MS + 99, 4)
+    assert endpoint.admits(5 * LONGEST_PAUSE_MS + 100, 4)
+    endpoint.busy = 0
+    assert endpoint.admits(10 * LONGEST_PAUSE_MS, 4)  # what the wrong clock said is forgotten
     assert endpoint.admits(5 * LONGEST_PAUSE_MS, 4)
     endpoint.busy = 1
     assert not endpoint.admits(5 * LONGEST_PAUSE_MS, 4)
     endpoint.works()
     assert endpoint.admits(5 * LONGEST_PAUSE_MS, 4)
+    assert not endpoint.admits(10 * LONGEST_PAUSE_MS, 4)
 
 
 @pytest.mark.parametrize("wrong", [{"call_budget": "5s"}, {"concurrency": 0}, {"retry_first": "1d"}, {"retries": 1}])

@@ -3,10 +3,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.campaign import CampaignAction
+from stream.campaigns import table
 from stream.campaigns.outbox import Outbox, Pending, Route
 from stream.runtime.stage import StateDelta
 
@@ -59,10 +61,22 @@ steps = st.lists(
         st.tuples(st.just("take"), st.sampled_from("ac"), st.sampled_from(["done", "retry", "untouched", "keep"])),
         st.tuples(st.just("run"), st.sampled_from("ac"), st.sampled_from(["done", "untouched"])),
         st.tuples(st.just("wait"), st.just(""), st.integers(1, 500)),
-        st.tuples(st.just("restart"), st.just(""), st.just(0)),
+        st.tuples(st.sampled_from(["restart", "commit"]), st.just(""), st.just(0)),
     ),
     max_size=80,
 )
+
+
+@pytest.fixture(autouse=True)
+def _short_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "MIN_CYCLE", 2)
+    monkeypatch.setattr(table, "MIN_SLICE", 1)
+
+
+def needed(deltas: list[StateDelta]) -> list[StateDelta]:
+    """From where the last whole cycle began: what a changelog keeps."""
+    starts = [number for number, delta in enumerate(deltas) if delta.starts_cycle]
+    return deltas[starts[-2] if len(starts) > 1 else 0 :]
 
 
 @given(steps)
@@ -78,10 +92,12 @@ def test_the_outbox_hands_out_what_a_plain_list_would(todo: list[tuple[str, str,
             model.append(Naive(new))
         elif what == "wait":
             now += how
+        elif what == "commit":
+            deltas.append(outbox.delta({}))
         elif what == "restart":
             deltas.append(outbox.delta({}))
             outbox = Outbox(0, ROUTES.__getitem__, HORIZON)
-            outbox.restore([(delta.meta, delta.payload) for delta in deltas])
+            outbox.restore([(delta.meta, delta.payload) for delta in needed(deltas)])
             for entry in model:
                 entry.out = False
         elif what == "take":

@@ -36,12 +36,13 @@ def restored(deltas: list[StateDelta]) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def _short_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MIN_CYCLE", 3)
-    monkeypatch.setattr(module, "MIN_SLICE", 4)
+    monkeypatch.setattr(module, "MIN_SLICE", 2)
 
 
-@given(steps)
-def test_every_cycle_holds_the_whole_state(todo: list[tuple[str, str, int]]) -> None:
+@given(st.integers(0, 30), steps)
+def test_every_cycle_holds_the_whole_state(begin_with: int, todo: list[tuple[str, str, int]]) -> None:
     table, deltas = StateTable(), list[StateDelta]()
+    todo = [*(("put", key, 0) for key in KEYS[:begin_with]), ("delta", "", 0), *todo]
     truth: dict[str, list[int]] = {}  # as of the last delta
     told: list[dict[str, list[int]]] = []
     for what, key, value in [*todo, ("delta", "", 0)]:
