@@ -78,11 +78,14 @@ class Deployment:
                 file = config.campaigns.file
                 campaigns = self.campaigns or (load_campaigns(file) if file else Campaigns([], "no file"))
                 observer = self._observer()
-                self._run(CampaignWorker(campaigns), observer)
+                self._run(CampaignWorker(campaigns, recorder=observer.uncommitted), observer)
                 observer = self._observer()
                 place = config.transport
                 directory = place.data_dir if place.kind == "embedded" else Path()
-                self._run(Delivery(campaigns, config.campaigns.delivery, directory=directory), observer)
+                delivery = Delivery(
+                    campaigns, config.campaigns.delivery, directory=directory, recorder=observer.uncommitted
+                )
+                self._run(delivery, observer)
 
     def _observer(self) -> StageObserver:
         return StageObserver(self.metrics, self.health, wall_clock=self.wall_clock)

@@ -92,15 +92,6 @@ class RunnerSettings(BaseModel):
     )
 
 
-class TableSettings(BaseModel):
-    """The user table."""
-
-    model_config = _STRICT
-
-    allowed_lateness: Duration = Field(default=2 * topics.DAY_MS, description="Later events are dead letters")
-    dedupe_depth: int = Field(default=8, ge=0, le=1024, description="Recent event ids kept for each user")
-
-
 class Config(BaseSettings):
     """Everything that can be set."""
 
@@ -110,7 +101,6 @@ class Config(BaseSettings):
     topics: TopicSettings = TopicSettings()
     runner: RunnerSettings = RunnerSettings()
     ingest: IngestSettings = IngestSettings()
-    table: TableSettings = TableSettings()
     features: FeatureSpecs = DEFAULT_FEATURES
     processor: ProcessorSettings = ProcessorSettings()
     decision: DecisionSettings = DecisionSettings()
@@ -138,8 +128,8 @@ class Config(BaseSettings):
         return compile_layout(
             self.features,
             COLUMNS,
-            lateness_ms=self.table.allowed_lateness,
-            dedupe_depth=self.table.dedupe_depth,
+            lateness_ms=self.ingest.allowed_lateness,
+            dedupe_depth=self.ingest.dedupe_depth,
         )
 
 

@@ -256,7 +256,8 @@ def _wants_log(hint: bool | None, values: FloatArray) -> bool:
     clipped = np.clip(known, low, high)
     deviation = clipped - clipped.mean()
     sigma = float(np.sqrt(np.mean(deviation**2)))
-    return sigma > 0 and float(np.mean(deviation**3)) / sigma**3 > SKEW
+    # Divided first: the cube of a tiny spread is 0.
+    return sigma > 0 and float(np.mean((deviation / sigma) ** 3)) > SKEW
 
 
 def _centre_and_spread(t: FloatArray, weights: FloatArray) -> tuple[float, float]:
@@ -277,5 +278,6 @@ def _centre_and_spread(t: FloatArray, weights: FloatArray) -> tuple[float, float
     different = away > RELATIVE_FLOOR * max(1.0, abs(centre))
     if not different.any():
         return centre, 0.0
-    typical = float(weighted_quantiles(away[different], weights[different], [0.5])[0])
+    # Typical of those who differ, each counted by how much: what has decayed to almost nothing counts for nothing.
+    typical = float(weighted_quantiles(away[different], (weights * away)[different], [0.5])[0])
     return centre, max(mad, iqr, sigma, typical / RARE_Z)

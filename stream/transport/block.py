@@ -1,8 +1,8 @@
 """A block: the records of one append to one partition, packed into columns.
 
-Layout, little-endian: a 20-byte head (version, flags, count, raw size, xxh3 of the body), then the body, compressed
-with zstd level 1 where that saves at least a tenth. The body is int64 timestamps (one where all are equal), int32 key
-and value lengths (-1 is null), the header section where any record has headers, the keys joined, the values joined.
+Layout, little-endian: a head (version, flags, count, raw size), the xxh3 of head and body, the body, compressed with
+zstd level 1 where that saves at least a tenth. The body is int64 timestamps (one where all are equal), int32 key and
+value lengths (-1 is null), the header section where any record has headers, the keys joined, the values joined.
 Invariant: `unpack_block(pack_block(...))` gives back the same columns; damage is a ValueError, never wrong records.
 """
 
@@ -20,7 +20,8 @@ import zstandard
 
 from stream.transport.base import Headers
 
-_HEAD = struct.Struct("<BBxxIIQ")
+_HEAD = struct.Struct("<BBxxII")
+_DIGEST_BYTES = 8
 _VERSION = 1
 _COMPRESSED, _ONE_TIMESTAMP, _HAS_HEADERS, _NO_KEYS = 1, 2, 4, 8
 _COMPRESS_FROM = 256
@@ -72,18 +73,20 @@ def pack_block(
         if len(compressed) < raw_size * 0.9:
             flags |= _COMPRESSED
             body = compressed
-    return _HEAD.pack(_VERSION, flags, count, raw_size, xxhash.xxh3_64_intdigest(body)) + body
+    head = _HEAD.pack(_VERSION, flags, count, raw_size)
+    return head + _digest(head, body) + body
 
 
 def unpack_block(payload: bytes) -> Columns:
     """The records of one block. Raises ValueError where the bytes are damaged or of a newer version."""
-    if len(payload) < _HEAD.size:
+    begin = _HEAD.size + _DIGEST_BYTES
+    if len(payload) < begin:
         raise ValueError("the block is cut short")
-    version, flags, count, raw_size, digest = _HEAD.unpack_from(payload)
+    version, flags, count, raw_size = _HEAD.unpack_from(payload)
     if version != _VERSION:
         raise ValueError(f"the block has version {version}, this program reads {_VERSION}")
-    body = payload[_HEAD.size :]
-    if xxhash.xxh3_64_intdigest(body) != digest:
+    body = payload[begin:]
+    if _digest(payload[: _HEAD.size], body) != payload[_HEAD.size : begin]:
         raise ValueError("the block's checksum is wrong")
     if flags & _COMPRESSED:
         body = _decompressor().decompress(body, max_output_size=raw_size)
@@ -105,6 +108,12 @@ def unpack_block(payload: bytes) -> Columns:
         keys, at = _split(body, at, key_lengths)
     values, _ = _split(body, at, value_lengths)
     return Columns(timestamps, keys, values, headers)
+
+
+def _digest(head: bytes, body: bytes) -> bytes:
+    digest = xxhash.xxh3_64(head)
+    digest.update(body)
+    return digest.digest()
 
 
 def _join(items: Sequence[bytes | None]) -> tuple[bytes, bytes]:

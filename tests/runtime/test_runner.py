@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import orjson
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from stream.runtime.changelog import Changelog, StateLostError, decode_frame
 from stream.runtime.runner import Runner
 from stream.runtime.stage import Output, Stage, StateDelta
-from stream.transport.base import FencedError, OutRecord, TopicPartition
+from stream.transport.base import FencedError, OutRecord, Record, TopicPartition
 from tests.runtime.memory import MemoryTransport
 
 
@@ -29,26 +31,26 @@ class Sums(Stage):
         self.calls = 0
         self.held: tuple[list[OutRecord], set[str]] = [], set()
 
-    def restore(self, partition, deltas):
+    def restore(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
         sums = self.sums[partition] = {}
         self.cursor[partition] = 0
         for meta, payload in deltas:
             sums |= orjson.loads(payload)
             self.cursor[partition] = meta["cursor"]
 
-    def drop(self, partition):
+    def drop(self, partition: int) -> None:
         del self.sums[partition]
 
-    def process(self, batch, now_ms):
+    def process(self, batch: Mapping[int, Sequence[Record]], now_ms: int | None) -> Output:
         output = Output()
         self.calls += 1
         for partition, records in batch.items():
             sums = self.sums[partition]
             for record in records:
-                key = record.key.decode()
-                sums[key] = sums.get(key, 0) + int(record.value)
+                key = (record.key or b"").decode()
+                sums[key] = sums.get(key, 0) + int(record.value or 0)
                 output.records.append(OutRecord("running", record.key, str(sums[key]).encode(), partition))
-            touched = self.held[1] | {record.key.decode() for record in records}
+            touched = self.held[1] | {(record.key or b"").decode() for record in records}
             keys, cursor = sorted(sums), self.cursor[partition]
             step = -(-len(keys) // 3)
             chosen = touched | set(keys[cursor : cursor + step])
@@ -75,10 +77,16 @@ def numbers(seed: int, count: int, partitions: int) -> list[OutRecord]:
 
 def expected(records: list[OutRecord]) -> tuple[Counter[tuple[int, str]], list[tuple[int, bytes, bytes]]]:
     sums: Counter[tuple[int, str]] = Counter()
-    running = []
+    running: list[tuple[int, bytes, bytes]] = []
     for record in records:
-        sums[record.partition, record.key.decode()] += int(record.value)
-        running.append((record.partition, record.key, str(sums[record.partition, record.key.decode()]).encode()))
+        sums[record.partition or 0, (record.key or b"").decode()] += int(record.value or 0)
+        running.append(
+            (
+                record.partition or 0,
+                record.key or b"",
+                str(sums[record.partition or 0, (record.key or b"").decode()]).encode(),
+            )
+        )
     return sums, running
 
 
@@ -89,15 +97,15 @@ def drain(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_whatever_fails_every_number_counts_once(seed):
+def test_whatever_fails_every_number_counts_once(seed: int) -> None:
     """Commits that fail before, and commits that succeed and are in doubt after: the sums are whole all the same."""
     rng = random.Random(seed)
     transport = MemoryTransport(partitions=3)
     records = numbers(seed, 400, 3)
     transport.produce(records)
 
-    def fail(probability):
-        def hook():
+    def fail(probability: float) -> Callable[[], None]:
+        def hook() -> None:
             if rng.random() < probability:
                 raise FencedError("broken on purpose")
 
@@ -120,7 +128,7 @@ def test_whatever_fails_every_number_counts_once(seed):
         assert [(r.partition, r.key, r.value) for r in log] == [r for r in running if r[0] == partition]
 
 
-def test_a_restored_stage_goes_on_where_the_changelog_stands_and_the_changelog_stays_short():
+def test_a_restored_stage_goes_on_where_the_changelog_stands_and_the_changelog_stays_short() -> None:
     transport = MemoryTransport()
     records = numbers(1, 600, 1)
     for start in range(0, 600, 50):
@@ -135,7 +143,7 @@ def test_a_restored_stage_goes_on_where_the_changelog_stands_and_the_changelog_s
     assert kept <= 2 * 3 + 1, "two cycles of three deltas at the most"
 
 
-def test_a_stage_may_put_the_commit_off_and_learns_again_after_a_crash():
+def test_a_stage_may_put_the_commit_off_and_learns_again_after_a_crash() -> None:
     transport = MemoryTransport()
     records = numbers(2, 100, 1)
     transport.produce(records)
@@ -161,7 +169,7 @@ def restore(transport: MemoryTransport) -> None:
         pass
 
 
-def test_a_lost_changelog_is_an_error_and_no_fresh_start():
+def test_a_lost_changelog_is_an_error_and_no_fresh_start() -> None:
     transport = MemoryTransport()
     where = changelog_of(transport)
     restore(transport)
@@ -171,7 +179,7 @@ def test_a_lost_changelog_is_an_error_and_no_fresh_start():
         restore(transport)
 
 
-def test_a_truncated_changelog_is_an_error():
+def test_a_truncated_changelog_is_an_error() -> None:
     transport = MemoryTransport()
     where = changelog_of(transport)
     transport.starts[where] = transport.end_offset(where) - 1
@@ -179,7 +187,7 @@ def test_a_truncated_changelog_is_an_error():
         restore(transport)
 
 
-def test_a_changelog_behind_the_offsets_is_an_error():
+def test_a_changelog_behind_the_offsets_is_an_error() -> None:
     transport = MemoryTransport()
     changelog_of(transport)
     transport.offsets["g", TopicPartition("numbers", 0)] += 1
@@ -187,11 +195,11 @@ def test_a_changelog_behind_the_offsets_is_an_error():
         restore(transport)
 
 
-def test_damage_and_strangers_are_named_with_their_place():
+def test_damage_and_strangers_are_named_with_their_place() -> None:
     transport = MemoryTransport()
     where = changelog_of(transport)
     last = transport.logs[where][-1]
-    transport.logs[where][-1] = last._replace(value=last.value[:-1] + b"?")
+    transport.logs[where][-1] = last._replace(value=(last.value or b"")[:-1] + b"?")
     with pytest.raises(StateLostError, match=rf"sums-state/0@{last.offset}: .*damaged"):
         restore(transport)
     transport.logs[where][-1] = last._replace(value=b"hello, I am no frame")
@@ -202,14 +210,14 @@ def test_damage_and_strangers_are_named_with_their_place():
         list(Changelog(transport, "other", "sums-state").restore(0, {}))
 
 
-def test_a_large_delta_is_split_and_joined():
+def test_a_large_delta_is_split_and_joined() -> None:
     transport = MemoryTransport()
     changelog = Changelog(transport, "big", "big-state")
     assert list(changelog.restore(0, {})) == []
     delta = StateDelta(random.Random(0).randbytes(2_000_000), {"n": 1}, True)
     records = changelog.frame(0, delta, {"numbers": 5})
     assert len(records) == 3
-    assert max(len(record.value) for record in records) < 1_000_000
+    assert max(len(record.value or b"") for record in records) < 1_000_000
     transport.produce(records)
     changelog.written(0, delta, 0)
     fresh = Changelog(transport, "big", "big-state")
@@ -218,9 +226,9 @@ def test_a_large_delta_is_split_and_joined():
         decode_frame(None, "here")
 
 
-def test_a_stage_that_forgets_its_state_is_found_out():
+def test_a_stage_that_forgets_its_state_is_found_out() -> None:
     class Forgetful(Sums):
-        def process(self, batch, now_ms):
+        def process(self, batch: Mapping[int, Sequence[Record]], now_ms: int | None) -> Output:
             output = super().process(batch, now_ms)
             output.state.clear()
             return output
