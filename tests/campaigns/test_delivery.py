@@ -601,21 +601,32 @@ def test_jitter_spreads() -> None:
 
 
 def test_an_endpoint_closed_by_a_clock_that_was_set_back_is_open() -> None:
+    ahead, now = 10 * LONGEST_PAUSE_MS, 5 * LONGEST_PAUSE_MS
     endpoint = Endpoint()
     for _ in range(FAILURES_TO_PROBE):
-        endpoint.failed(10 * LONGEST_PAUSE_MS)
-    assert not endpoint.admits(10 * LONGEST_PAUSE_MS, 4)
-    endpoint.failed(5 * LONGEST_PAUSE_MS, 100)
-    assert not endpoint.admits(5 * LONGEST_PAUSE_MS + 99, 4)
-    assert endpoint.admits(5 * LONGEST_PAUSE_MS + 100, 4)
+        endpoint.failed(ahead)
+    assert not endpoint.admits(ahead, 4)
+    assert endpoint.admits(now, 4)
+    endpoint.failed(now, 100_000)
+    assert not endpoint.admits(now + 99_999, 4)
+    assert endpoint.admits(now + 100_000, 4)
+    assert endpoint.admits(ahead, 4)  # what the wrong clock said is forgotten
+
+
+def test_a_failing_endpoint_gets_one_request_at_a_time_until_it_answers() -> None:
+    endpoint = Endpoint(busy=3)
+    assert endpoint.admits(NOW, 4)
+    assert not endpoint.admits(NOW, 3)
+    for number in range(10):
+        endpoint.failed(NOW)
+        pause = endpoint.closed_until - NOW
+        assert pause == (0 if number < 2 else min(60_000, 1_000 << number - 2))
+    assert not endpoint.admits(NOW + 60_000, 4)
     endpoint.busy = 0
-    assert endpoint.admits(10 * LONGEST_PAUSE_MS, 4)  # what the wrong clock said is forgotten
-    assert endpoint.admits(5 * LONGEST_PAUSE_MS, 4)
-    endpoint.busy = 1
-    assert not endpoint.admits(5 * LONGEST_PAUSE_MS, 4)
+    assert endpoint.admits(NOW + 60_000, 4)
+    endpoint.busy = 3
     endpoint.works()
-    assert endpoint.admits(5 * LONGEST_PAUSE_MS, 4)
-    assert not endpoint.admits(10 * LONGEST_PAUSE_MS, 4)
+    assert endpoint.admits(NOW + 60_000, 4)
 
 
 @pytest.mark.parametrize("wrong", [{"call_budget": "5s"}, {"concurrency": 0}, {"retry_first": "1d"}, {"retries": 1}])
