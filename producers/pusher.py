@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from producers.readers.base import utc_ms
 from producers.source import Source, SourceError, SourceRow
 from schemas.topics import EVENTS
-from stream.transport.base import OutRecord, TopicPartition, Transport, UnavailableError
+from stream.transport.base import OutRecord, Transport, UnavailableError
 
 _log = logging.getLogger(__name__)
 
@@ -222,13 +222,6 @@ class Pusher:
             new.replace(self._position)
         except OSError as error:
             raise SourceError(f"{self._position}: the position cannot be written: {error.strerror or error}") from None
-
-
-def pushed_rows(transport: Transport, topic: str = EVENTS) -> int:
-    """How many rows of a source are in a topic that nobody else writes to, with a transport that appends a
-    batch whole (embedded does): the row to go on with."""
-    where = (TopicPartition(topic, partition) for partition in range(transport.partitions(topic)))
-    return sum(transport.end_offset(partition) for partition in where)
 
 
 class _Retiming:
