@@ -164,11 +164,14 @@ class Store:
         if not self.directory.exists():
             # Events are about people: nobody else may read them.
             self.directory.mkdir(mode=0o700, parents=True)
-        # SQLite gives its side files the permissions of the main one.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         with (self.directory / "open.lock").open("w") as lock:
             # Switching to WAL does not wait for others as all else does: one opens at a time.
             fcntl.flock(lock, fcntl.LOCK_EX)
+            # SQLite gives its side files the permissions of the main one. Never open that one but through SQLite once
+            # it exists: closing any handle on a file drops all of this process's POSIX locks on it, and another
+            # process could then delete the log under our connections.
+            with suppress(FileExistsError):
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             connection = self.connect()
             try:
                 with self.errors():
