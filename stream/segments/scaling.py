@@ -32,8 +32,10 @@ RARE_Z: Final = 3.0
 SKEW: Final = 1.0
 MAD_TO_SIGMA: Final = 1.4826
 IQR_TO_SIGMA: Final = 0.7413
-# Spreads below this share of the feature's magnitude are rounding, not differences between people.
-RELATIVE_FLOOR: Final = 1e-9
+ROUNDING: Final = 1e-9
+"""Differences below this share of a feature's size are rounding, not differences between people."""
+NEGLIGIBLE: Final = 1e-3
+"""Of counts, days, money, stars and shares: what is left of a decayed event after ten half-lives is no behaviour."""
 
 
 class FeatureInfo(Protocol):
@@ -275,9 +277,10 @@ def _centre_and_spread(t: FloatArray, weights: FloatArray) -> tuple[float, float
     mean = float(np.average(clipped, weights=weights))
     sigma = float(np.sqrt(np.average((clipped - mean) ** 2, weights=weights)))
     away = np.abs(t - centre)
-    different = away > RELATIVE_FLOOR * max(1.0, abs(centre))
-    if not different.any():
+    if away.max() <= ROUNDING * max(1.0, abs(centre)):
         return centre, 0.0
-    # Typical of those who differ, each counted by how much: what has decayed to almost nothing counts for nothing.
-    typical = float(weighted_quantiles(away[different], (weights * away)[different], [0.5])[0])
+    different = away > NEGLIGIBLE
+    if not different.any():  # a feature of tiny numbers
+        different = away > 0
+    typical = float(weighted_quantiles(away[different], weights[different], [0.5])[0])
     return centre, max(mad, iqr, sigma, typical / RARE_Z)
