@@ -128,6 +128,12 @@ class UserTable:
         self.stream_time = max(self.stream_time, packed.stream_time)
         return rows
 
+    def reorder(self, order: Ints) -> None:
+        """Put the users into another order: row i becomes what row `order[i]` is now."""
+        self._arrays = [array[order] for array in self._arrays]
+        self.user_ids = [self.user_ids[row] for row in order.tolist()]
+        self._index = {user_id: row for row, user_id in enumerate(self.user_ids)}
+
     @property
     def nbytes(self) -> int:
         """Bytes in use: columns of the users there are, ids and their index (ids from a sample of 1,000)."""

@@ -30,6 +30,7 @@ COLUMNS: Final = (
     Extra("since", "<i8"),
     Extra("observed", "<i8"),
     Extra("user_hash", "<u8"),
+    Extra("row", "<i4"),
 )
 """What the processor keeps of a user beside the features."""
 
@@ -117,6 +118,9 @@ class Population:
             newest = meta
         if newest is None:
             return
+        # Users stand in the rows in which they stood: the order of outputs, and so of all that is learned from
+        # them, must not depend on whether there was a restart.
+        self.table.reorder(np.argsort(self.table.column("row"), kind="stable"))
         self.clock = newest["clock"]
         self.swept_at = newest["swept_at"]
         self.table.stream_time = newest["stream_time"]

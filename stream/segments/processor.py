@@ -217,9 +217,10 @@ class Processor(Stage):
 
     @staticmethod
     def _know(population: Population, rows: Rows) -> None:
-        """Give new users their hash: sampling needs it, and it must not differ between processes."""
-        hashes = population.table.column("user_hash")
+        """Give new users their hash and note their row: sampling and order must not differ between processes."""
+        hashes, numbers = population.table.column("user_hash"), population.table.column("row")
         for row in rows[hashes[rows] == 0].tolist():
+            numbers[row] = row
             hashes[row] = xxhash.xxh3_64_intdigest(population.table.user_ids[row].encode()) or 1
 
     @staticmethod
