@@ -29,7 +29,7 @@ from stream.transport.base import (
     UnavailableError,
 )
 from stream.transport.copartition import unequal_partitions
-from stream.transport.kafka_clients import Clients, send_all
+from stream.transport.kafka_clients import Clients, renamed, send_all
 from stream.transport.kafka_session import KafkaSession
 from stream.transport.partitioner import check_records, choose_partitions
 from stream.transport.settings import KafkaSettings
@@ -200,10 +200,12 @@ class KafkaTransport(Transport):
                 with self._clients.errors():
                     fetched = reader.poll(timeout_ms=_READ_WAIT_MS, max_records=_READ_RECORDS).get(native, ())
                     reached = reader.position(native, timeout_ms=0)
+                if copy and fetched:
+                    fetched = renamed(fetched, where.topic)
                 for record in fetched:
                     if record.offset >= end:
                         break
-                    yield record._replace(topic=where.topic) if copy else record
+                    yield record
                 if reached is not None and reached != position:
                     position, moved_at = reached, time.monotonic()
                 elif time.monotonic() - moved_at > self._settings.stall_timeout / 1000:

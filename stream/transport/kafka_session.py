@@ -29,7 +29,7 @@ from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 
 from stream.transport.base import FencedError, OutRecord, Poll, Record, Session, TopicPartition
-from stream.transport.kafka_clients import Clients, send_all
+from stream.transport.kafka_clients import Clients, renamed, send_all
 from stream.transport.kafka_group import CopartitionAssignor, Ownership
 from stream.transport.watchdog import Watchdog
 
@@ -311,7 +311,7 @@ class KafkaSession(Session):
         if not self._prefix:
             return {TopicPartition(*where): records for where, records in sorted(fetched.items())}
         ours = {self._ours(where): records for where, records in sorted(fetched.items())}
-        return {where: [record._replace(topic=where.topic) for record in records] for where, records in ours.items()}
+        return {where: renamed(records, where.topic) for where, records in ours.items()}
 
     def _guard(self, call: Callable[[], Any], timeout: float) -> None:
         with self._clients.errors():
