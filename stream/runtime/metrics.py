@@ -295,16 +295,18 @@ class Uncommitted(Recorder):
             self._since,
         )
         self.discard()
-        for (spec, labels), amount in added.items():
-            self._metrics._add(spec, amount, *labels)
-        for (spec, labels), value in gauges.items():
-            self._metrics._set(spec, value, *labels)
-        for (spec, prefix), series in replaced.items():
-            self._metrics._replace(spec, series, prefix)
-        for (spec, labels), values in observed.items():
-            self._metrics._observe(spec, np.concatenate(values), *labels)
-        for (spec, labels), values in since.items():
-            self._metrics._observe_since(spec, np.concatenate(values), *labels)
+        # A scrape sees a commit whole, or not at all.
+        with self._metrics._lock:
+            for (spec, labels), amount in added.items():
+                self._metrics._add(spec, amount, *labels)
+            for (spec, labels), value in gauges.items():
+                self._metrics._set(spec, value, *labels)
+            for (spec, prefix), series in replaced.items():
+                self._metrics._replace(spec, series, prefix)
+            for (spec, labels), values in observed.items():
+                self._metrics._observe(spec, np.concatenate(values), *labels)
+            for (spec, labels), values in since.items():
+                self._metrics._observe_since(spec, np.concatenate(values), *labels)
 
     def discard(self) -> None:
         """The work is void and will be done again: forget what was held."""

@@ -193,6 +193,19 @@ def test_other_requests(server: HealthServer, method: str, path: str, status: in
         assert int(headers["Content-Length"]) > 0
 
 
+def test_one_connection_carries_many_requests(server: HealthServer) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    try:
+        for method, path, status in (("HEAD", "/metrics", 200), ("GET", "/healthz", 200), ("GET", "/nothing", 404)) * 2:
+            connection.request(method, path)
+            response = connection.getresponse()
+            body = response.read()
+            assert response.status == status
+            assert len(body) == (0 if method == "HEAD" else int(response.headers["Content-Length"]))
+    finally:
+        connection.close()
+
+
 @pytest.mark.parametrize("accept", ["application/openmetrics-text;version=a.b", ";;;,=", "text/html", "\xff"])
 def test_a_nonsense_accept_header_gets_the_plain_format(server: HealthServer, accept: str) -> None:
     status, headers, _ = ask(server, "/metrics", Accept=accept)

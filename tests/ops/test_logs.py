@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,8 +49,15 @@ def to_json(**settings: Any) -> io.StringIO:
     return stream
 
 
+def strict_json(text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in stream.getvalue().splitlines()]
+    return [strict_json(line) for line in stream.getvalue().splitlines()]
 
 
 def test_a_line_is_one_json_object() -> None:
@@ -194,6 +202,13 @@ def test_a_field_with_a_taken_name_is_kept_aside() -> None:
     assert (line["level"], line["level_"], line["time_"]) == ("info", "gold", 1)
 
 
+def test_numbers_that_json_has_not() -> None:
+    stream = to_json()
+    log.info("a", extra={"nan": float("nan"), "inf": float("-inf"), "big": 2**70, "array": np.float32(0.5)})
+    (line,) = lines(stream)
+    assert (line["nan"], line["inf"], line["big"], line["array"]) == (None, None, 2**70, 0.5)
+
+
 JSON_LIKE = st.recursive(
     st.none()
     | st.booleans()
@@ -223,7 +238,7 @@ def test_whatever_is_logged_is_one_line(message: str, field: Any, form: str) -> 
     written = stream.getvalue()
     if form == "json":
         assert written.count("\n") == 2
-        told = json.loads(written.split("\n")[0])
+        told = strict_json(written.split("\n")[0])
         assert told["message"] == message
         assert "field" in told
     else:

@@ -274,24 +274,41 @@ def test_instances_in_one_process_do_not_clash() -> None:
     assert value(first, "resegment_model_observations_total") == 1
 
 
-def test_a_scrape_sees_one_moment() -> None:
+def test_a_scrape_sees_a_commit_whole() -> None:
     metrics = Metrics()
     stop = threading.Event()
 
     def move_people() -> None:
-        here = 0
+        uncommitted, commits = Uncommitted(metrics), 0
         while not stop.is_set():
-            here = (here + 7) % 1_000
-            metrics.population(1_000, 0, [(f"seg-{here % 5}", "a", here), ("none", "b", 1_000 - here)])
+            commits += 1
+            uncommitted.population(commits, 0, [(f"seg-{commits % 5}", "a", commits - 1), ("none", "b", 1)])
+            uncommitted.learned(1)
+            uncommitted.sweep(1.0, 0)
+            uncommitted.publish()
 
     mover = threading.Thread(target=move_people)
     mover.start()
+    seen = set()
     try:
-        totals = {sum(series(metrics, "resegment_segment_users").values()) for _ in range(300)}
+        for _ in range(300):
+            found: dict[str, float] = {}
+            for family in metrics.collect():
+                for sample in family.samples:
+                    found[sample.name] = found.get(sample.name, 0.0) + sample.value
+            seen.add(
+                (
+                    found.get("resegment_users", 0.0),
+                    found.get("resegment_segment_users", 0.0),
+                    found.get("resegment_model_observations_total", 0.0),
+                    found.get("resegment_sweep_seconds_count", 0.0),
+                )
+            )
     finally:
         stop.set()
         mover.join()
-    assert totals <= {1_000.0, 0.0}
+    assert len(seen) > 1
+    assert all(len(set(moment)) == 1 for moment in seen), seen
 
 
 def test_process_metrics_come_along() -> None:
