@@ -8,7 +8,6 @@ TLS certificates are verified; redirects are not followed. https://www.standardw
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import hashlib
 import hmac
@@ -78,7 +77,7 @@ def decode_secrets(text: str) -> tuple[bytes, ...]:
         encoded = word.removeprefix(SECRET_PREFIX)
         try:
             key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-        except binascii.Error:
+        except ValueError:
             raise ValueError("is no base64 text") from None
         if not MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES:
             raise ValueError(f"holds {len(key)} bytes; it must be {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} random ones")

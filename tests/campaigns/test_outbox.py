@@ -142,6 +142,26 @@ def check_run(run: list[Pending], model: list[Naive], route: Route, now: int) ->
     assert [p.id for p in run] == [entry.action.id for entry in model if entry.lane in lanes]
 
 
+def test_order_survives_a_restore_from_any_whole_cycle() -> None:
+    outbox, deltas = Outbox(0, ROUTES.__getitem__, HORIZON), list[StateDelta]()
+    for number in range(12):
+        new = action(number, "a", "u")
+        outbox.add(new, new.model_dump_json())
+        deltas.append(outbox.delta({}))
+    starts = [number for number, delta in enumerate(deltas) if delta.starts_cycle]
+    assert len(starts) > 2
+    for start in starts[:-1]:
+        restored = Outbox(0, ROUTES.__getitem__, HORIZON)
+        restored.restore([(delta.meta, delta.payload) for delta in deltas[start:]])
+        new = action(12, "a", "u")
+        restored.add(new, new.model_dump_json())
+        seen = []
+        while (pending := restored.take(ROUTES["a"], 0)) is not None:
+            seen.append(pending.id)
+            restored.done(pending)
+        assert seen == [f"act{n}" for n in range(13)]
+
+
 def test_a_run_is_bounded_and_the_rest_comes_next() -> None:
     outbox = Outbox(0, ROUTES.__getitem__, HORIZON)
     for number in range(10):

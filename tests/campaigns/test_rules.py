@@ -126,7 +126,9 @@ def test_a_bracket_in_a_name_is_a_bracket() -> None:
 
 def test_a_new_model_or_quarantine_fires_nothing_by_default() -> None:
     default = campaign()
+    campaigns = Campaigns([default])
     assert [cause for cause in CAUSES if default.fires_on(change(cause=cause))] == ["entered", "behaviour"]
+    assert [cause for cause in CAUSES if campaigns.match(change(cause=cause))] == ["entered", "behaviour"]
 
 
 def test_defaults_protect_people() -> None:

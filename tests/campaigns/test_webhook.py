@@ -69,6 +69,8 @@ def test_two_secrets_give_two_signatures_while_one_replaces_the_other() -> None:
         ("whsec_" + base64.b64encode(b"x" * 23).decode(), "holds 23 bytes"),
         ("whsec_" + base64.b64encode(b"x" * 65).decode(), "holds 65 bytes"),
         ("correct horse battery staple!", "is no base64 text|holds"),
+        (SECRET[:20] + "!" + SECRET[20:], "is no base64 text"),
+        (SECRET[:20] + "é" + SECRET[20:], "is no base64 text"),
     ],
 )
 def test_a_bad_secret_is_refused_without_being_shown(text: str, complaint: str) -> None:
