@@ -24,6 +24,8 @@ Reason = Literal[
     "too_late",  # older than the allowed lateness behind its partition's stream time
     "unknown_currency",
     "no_user",
+    "no_key",  # users without one are spread over all partitions
+    "key_mismatch",
 ]
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from operator import itemgetter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,11 @@ class IngestSettings(BaseModel):
     allowed_lateness: Duration = Field(
         default=2 * 86_400_000, description="How far an event may be behind the latest event of its partition"
     )
+    key: Literal["user_id", "any"] = Field(
+        default="user_id",
+        description="What a record's key must be. Anything but the user id may spread one user over partitions, who is "
+        "then two users; 'any' is for producers that keep users together by another key",
+    )
     dedupe_depth: int = Field(default=8, ge=0, le=256, description="Event ids remembered for each user, 8 bytes each")
     currency: CurrencySettings = CurrencySettings()
 
@@ -116,6 +121,8 @@ def decode(
         positions += where
     columns = _Columns(events, positions, settings.currency)
     columns.check_users(rejected)
+    if settings.key == "user_id":
+        columns.check_keys(records, rejected)
     columns.check_currencies(rejected)
     now: int | Ints = now_ms if now_ms is not None else columns.timestamps(records)
     columns.check_times(now, settings, rejected)
@@ -256,6 +263,18 @@ class _Columns:
             at for at, user_id in enumerate(self._user_ids) if not user_id.isprintable() and _has_control(user_id)
         ]
         self._reject(control, rejected, "invalid_field", "user_id", "has control characters")
+
+    def check_keys(self, records: Sequence[Record], rejected: list[Rejected]) -> None:
+        """The key must be the user id: it is what keeps a user's events in one partition, and in order."""
+        keys = [records[at].key for at in self._positions.tolist()]
+        wanted = list(map(str.encode, self._user_ids))
+        if keys == wanted:
+            return
+        without = [at for at, key in enumerate(keys) if not key]
+        self._reject(without, rejected, "no_key", "key", "the record needs a key, the user id")
+        other = [at for at, (key, user) in enumerate(zip(keys, wanted, strict=True)) if key != user]
+        detail = "the record's key must be its user_id; see ingest.key where yours keeps users together otherwise"
+        self._reject(other, rejected, "key_mismatch", "key", detail)
 
     def check_currencies(self, rejected: list[Rejected]) -> None:
         """With a base currency, every other one needs a rate."""

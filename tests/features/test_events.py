@@ -25,7 +25,7 @@ from stream.transport.base import Headers
 
 NOW = 1_700_000_000_000
 DAY = 86_400_000
-DEFAULTS = IngestSettings()
+DEFAULTS = IngestSettings(key="any")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def dump(**changes: Any) -> bytes:
 
 
 def decode_values(*values: bytes | None, **settings: Any) -> tuple[EventBatch, list[Rejected]]:
-    return decode([ARecord(value) for value in values], NOW, IngestSettings(**settings))
+    return decode([ARecord(value) for value in values], NOW, IngestSettings(**{"key": "any", **settings}))
 
 
 def rejection(value: bytes | None, **settings: Any) -> tuple[Reason, str | None]:
@@ -371,3 +371,21 @@ def test_neighbours_do_not_matter(values: list[bytes | None]) -> None:
             at = together.position.tolist().index(index)
             for name in set(EventBatch.__slots__) - {"position"}:
                 np.testing.assert_array_equal(getattr(alone, name)[0], getattr(together, name)[at])
+
+
+def test_the_key_must_be_the_user_id_unless_told_otherwise() -> None:
+    records = [
+        ARecord(dump(), key=b"u1"),
+        ARecord(dump(event_id="e2"), key=None),
+        ARecord(dump(event_id="e3"), key=b""),
+        ARecord(dump(event_id="e4"), key=b"session-7"),
+        ARecord(dump(event_id="e5", user_id="zo\u00eb"), key="zo\u00eb".encode()),
+    ]
+    batch, rejected = decode(records, NOW, IngestSettings())
+    assert batch.event_ids == ["e1", "e5"]
+    assert [(one.index, one.reason, one.field) for one in rejected] == [
+        (1, "no_key", "key"),
+        (2, "no_key", "key"),
+        (3, "key_mismatch", "key"),
+    ]
+    assert len(decode(records, NOW, IngestSettings(key="any"))[0]) == 5
