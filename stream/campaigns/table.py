@@ -30,7 +30,8 @@ class StateTable:
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
-        self._changed: dict[str, None] = {}
+        self._changed: dict[str, bool] = {}
+        """Since the last delta; whether the changelog may hold an earlier row of that key."""
         self._cycle: list[str] = []
         self._next = 0
         self._age = 0
@@ -46,13 +47,13 @@ class StateTable:
 
     def put(self, key: str, row: Row) -> None:
         """Set a row; the next delta carries it."""
+        self._changed.setdefault(key, key in self.rows)
         self.rows[key] = row
-        self._changed[key] = None
 
     def remove(self, key: str) -> None:
-        """Forget a row."""
-        if self.rows.pop(key, None) is not None:
-            self._changed[key] = None
+        """Forget a row. One that came and went between two deltas leaves no trace."""
+        if self.rows.pop(key, None) is not None and not self._changed.setdefault(key, True):
+            del self._changed[key]
 
     @property
     def changed(self) -> bool:
@@ -72,7 +73,7 @@ class StateTable:
                 continue
             if expired is not None and expired(key, row):
                 del self.rows[key]
-            self._changed[key] = None
+            self._changed[key] = True
         self._next = end
         told = {key: self.rows.get(key) for key in self._changed}
         self._changed.clear()

@@ -3,7 +3,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import orjson
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,6 +75,22 @@ def test_what_has_expired_leaves_with_its_slice() -> None:
     assert {row[0] % 2 for row in table.rows.values()} == {1}
     assert restored(deltas) == table.rows
     assert sum(delta.starts_cycle for delta in deltas) > 2
+
+
+def test_a_row_that_came_and_went_between_two_deltas_leaves_no_trace() -> None:
+    table = StateTable()
+    table.put("kept", [1])
+    assert table.delta({}).payload != b""
+    table.put("brief", [1])
+    table.remove("brief")
+    assert not table.changed
+    table.remove("kept")
+    table.put("kept", [2])
+    table.remove("kept")
+    assert table.changed
+    deltas = [table.delta({})]
+    assert restored(deltas) == {}
+    assert orjson.loads(zstandard.ZstdDecompressor().decompress(deltas[0].payload)) == {"kept": None}
 
 
 def test_meta_comes_back_and_an_unknown_version_is_refused() -> None:
