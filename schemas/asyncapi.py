@@ -46,7 +46,11 @@ _EVENT_TYPES = ("browse", "click", "purchase", "search", "add-to-cart", "favouri
 CHANNELS: dict[str, Channel] = {
     topics.EVENTS: Channel("The clickstream", tuple(f"event-{kind}" for kind in _EVENT_TYPES)),
     topics.SEGMENT_CHANGES: Channel("One record whenever somebody's segment changes", ("segment-change",)),
-    topics.SEGMENT_MEMBERSHIP: Channel("Who is in which segment now", ("segment-membership",)),
+    topics.SEGMENT_MEMBERSHIP: Channel(
+        "Who is in which segment now; a record without a value: no longer in it",
+        ("segment-membership",),
+        "The user's id; for a rule segment U+001F and its id follow. Beside the user's other records, whatever the key",
+    ),
     topics.SEGMENT_MODEL: Channel("The published segments", ("segment-model",), "The version, as decimal digits"),
     topics.ANOMALIES: Channel("Who went into quarantine, and who came out", ("anomaly",)),
     topics.DEAD_LETTERS: Channel("Input that could not be used", ("dead-letter",), "The rejected record's own key"),

@@ -24,7 +24,9 @@ class FeatureReason(BaseModel):
     feature: str
     value: float | None = Field(description="The user's value; null where there is none yet (no review, no purchase)")
     segment_mean: float | None = Field(description="The segment's typical value, in the feature's own unit")
-    z: float = Field(description="The user's value against the population, in robust standard deviations")
+    z: float | None = Field(
+        description="The user's value against the population, in robust standard deviations; null where a rule decided"
+    )
 
 
 class SourcePosition(BaseModel):
@@ -38,10 +40,12 @@ class SourcePosition(BaseModel):
 
 
 class SegmentChange(BaseModel):
-    """A user left one segment for another.
+    """A user left one segment for another, or entered or left a rule segment.
 
-    `sequence` counts a user's changes from 1 without gaps; `id` follows from user and sequence alone, so that
-    a change that is computed again has the same id. `from_` or `to` is null where there is no segment.
+    A user is in one learned or built-in segment at a time: `from` and `to` are two of these, or null where there is
+    none. Beside it a user is in any number of rule segments ("rule:vip"): who enters one has a null `from`, who
+    leaves one a null `to`, and nothing else changes. `sequence` counts a user's changes of both kinds from 1
+    without gaps; `id` follows from user and sequence alone, so that a change that is computed again has the same id.
     """
 
     model_config = {**FROZEN, "populate_by_name": True, "serialize_by_alias": True}

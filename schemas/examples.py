@@ -114,6 +114,37 @@ MEMBERSHIP: dict[str, Any] = {
     "confidence": 0.83,
 }
 
+_VIPS = {"id": "rule:vip", "name": "VIPs"}
+
+RULE_CHANGE: dict[str, Any] = {
+    "id": "e41d3b6fd95c2c07a7b1f08c64d2905b",
+    "user_id": "u-1042",
+    "sequence": 3,
+    "from": None,
+    "to": _VIPS,
+    "cause": "behaviour",
+    "occurred_at": 1_772_357_460_000,
+    "detected_at": 1_772_357_460_180,
+    "model_version": 17,
+    "confidence": 1.0,
+    "why": [
+        {"feature": "purchases_30d", "value": 3.0, "segment_mean": None, "z": None},
+        {"feature": "recency_days", "value": 0.0, "segment_mean": None, "z": None},
+    ],
+    "source": _POSITION,
+    "event_id": "e-3",
+}
+
+RULE_MEMBERSHIP: dict[str, Any] = {
+    "user_id": "u-1042",
+    "segment": _VIPS,
+    "since": 1_772_357_460_000,
+    "sequence": 3,
+    "cause": "behaviour",
+    "model_version": 17,
+    "confidence": 1.0,
+}
+
 MODEL: dict[str, Any] = {
     "version": 17,
     "created_at": 1_772_350_000_000,

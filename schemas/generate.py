@@ -54,8 +54,8 @@ EVENT_MESSAGES: tuple[Message, ...] = (
 
 MESSAGES: tuple[Message, ...] = (
     *EVENT_MESSAGES,
-    Message("segment-change", SegmentChange, (examples.CHANGE,)),
-    Message("segment-membership", SegmentMembership, (examples.MEMBERSHIP,)),
+    Message("segment-change", SegmentChange, (examples.CHANGE, examples.RULE_CHANGE)),
+    Message("segment-membership", SegmentMembership, (examples.MEMBERSHIP, examples.RULE_MEMBERSHIP)),
     Message("segment-model", SegmentModel, (examples.MODEL,)),
     Message("anomaly", Anomaly, (examples.ANOMALY,)),
     Message("dead-letter", DeadLetter, (examples.DEAD_LETTER,)),

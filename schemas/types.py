@@ -13,7 +13,8 @@ EpochMs = Annotated[int, Field(ge=0, le=253_402_300_799_999, description="UTC, m
 """Up to the end of the year 9999, the last that RFC 3339 can write."""
 
 Cause = Literal["entered", "behaviour", "inactivity", "model", "anomaly"]
-"""Why a segment changed: the first one; the user moved; time moved; the segments moved; quarantine."""
+"""Why a segment changed: the first one; the user moved; time moved; the segments, or a rule's wording, moved;
+quarantine."""
 
 CAUSES: tuple[Cause, ...] = ("entered", "behaviour", "inactivity", "model", "anomaly")
 

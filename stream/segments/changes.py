@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from schemas import topics
 from schemas.cloudevents import headers as cloudevent_headers
+from schemas.membership import membership_key
 from schemas.types import CAUSES
-from stream.segments.assign import BUILT_IN_NAMES, QUARANTINE, segment_name
+from stream.segments.assign import BUILT_IN_NAMES, segment_name
 from stream.transport.base import OutRecord
 
 WHY_FEATURES = 3
@@ -31,8 +32,8 @@ class Moved:
 
     user_id: str
     sequence: int
-    before: int
-    after: int
+    left: dict[str, Any] | None
+    entered: dict[str, Any] | None
     cause: int
     occurred_at: int
     detected_at: int
@@ -83,56 +84,76 @@ def reasons(
     return found
 
 
-def change_records(
-    moved: Moved, names: dict[int, str], model_version: int, source: str, partition: int
-) -> list[OutRecord]:
+def change_records(moved: Moved, model_version: int, source: str, partition: int) -> list[OutRecord]:
     """The change (with CloudEvents headers) and the membership that follows from it, both keyed by the user.
 
     They go to the partition that the user's events came from, whatever partitioner the producers use.
     """
-    key = moved.user_id.encode()
+    change = _change(moved, model_version, source, partition)
+    return [change, _membership(moved, moved.user_id, model_version, partition)]
+
+
+def rule_records(moved: Moved, model_version: int, source: str, partition: int) -> list[OutRecord]:
+    """The same for a rule segment: a user can be in many, so the membership's key names it too (`membership_key`).
+
+    Who leaves it leaves no record: a value of null is what compaction takes away.
+    """
+    segment = moved.entered or moved.left
+    assert segment is not None
+    key = membership_key(moved.user_id, segment["id"])
+    return [
+        _change(moved, model_version, source, partition),
+        _membership(moved, key, model_version, partition)
+        if moved.entered is not None
+        else OutRecord(topics.SEGMENT_MEMBERSHIP, key.encode(), None, partition, (), moved.detected_at),
+    ]
+
+
+def _change(moved: Moved, model_version: int, source: str, partition: int) -> OutRecord:
     identifier = change_id(moved.user_id, moved.sequence)
-    to = reference(moved.after, names)
-    cause = CAUSES[moved.cause]
-    confidence = round(moved.confidence, 4)
     change = {
         "id": identifier,
         "user_id": moved.user_id,
         "sequence": moved.sequence,
-        "from": reference(moved.before, names),
-        "to": to,
-        "cause": cause,
+        "from": moved.left,
+        "to": moved.entered,
+        "cause": CAUSES[moved.cause],
         "occurred_at": moved.occurred_at,
         "detected_at": moved.detected_at,
         "model_version": model_version,
-        "confidence": confidence,
+        "confidence": round(moved.confidence, 4),
         "why": moved.why,
         "source": moved.source,
         "event_id": moved.event_id,
     }
+    headers = cloudevent_headers(identifier, moved.user_id, moved.occurred_at, source)
+    # The record's time is the look's too, so that a replay's later stages have the data's clock.
+    key = moved.user_id.encode()
+    return OutRecord(topics.SEGMENT_CHANGES, key, orjson.dumps(change), partition, headers, moved.detected_at)
+
+
+def _membership(moved: Moved, key: str, model_version: int, partition: int) -> OutRecord:
     membership = {
         "user_id": moved.user_id,
-        "segment": to,
+        "segment": moved.entered,
         "since": moved.occurred_at,
         "sequence": moved.sequence,
-        "cause": cause,
+        "cause": CAUSES[moved.cause],
         "model_version": model_version,
-        "confidence": confidence,
+        "confidence": round(moved.confidence, 4),
     }
-    at = moved.detected_at  # also the record's time, so that a replay's later stages have the data's clock
-    headers = cloudevent_headers(identifier, moved.user_id, moved.occurred_at, source)
-    return [
-        OutRecord(topics.SEGMENT_CHANGES, key, orjson.dumps(change), partition, headers, at),
-        OutRecord(topics.SEGMENT_MEMBERSHIP, key, orjson.dumps(membership), partition, (), at),
-    ]
+    value = orjson.dumps(membership)
+    return OutRecord(topics.SEGMENT_MEMBERSHIP, key.encode(), value, partition, (), moved.detected_at)
 
 
-def anomaly_record(moved: Moved, model_version: int, scores: dict[str, float], partition: int) -> OutRecord:
+def anomaly_record(
+    moved: Moved, kind: Literal["entered", "released"], model_version: int, scores: dict[str, float], partition: int
+) -> OutRecord:
     """The record of one entry into quarantine or release from it."""
     anomaly = {
         "id": change_id(moved.user_id, moved.sequence),
         "user_id": moved.user_id,
-        "kind": "entered" if moved.after == QUARANTINE else "released",
+        "kind": kind,
         "occurred_at": moved.occurred_at,
         "detected_at": moved.detected_at,
         "model_version": model_version,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from schemas.types import CAUSES
 from stream.anomalies.quarantine import QuarantineSettings, decide
 from stream.segments.assign import BEHAVIOUR, QUARANTINE, Assignment, DecisionSettings, Standing, assign
-from stream.segments.changes import Moved, anomaly_record, change_records, reasons
+from stream.segments.changes import Moved, anomaly_record, change_records, reasons, reference
 from stream.segments.population import Population, Rows
 from stream.segments.prototypes import Model
 from stream.transport.base import OutRecord, Record
@@ -137,21 +137,22 @@ class Look:
             move = Moved(
                 user_id=table.user_ids[row],
                 sequence=int(sequence[row]),
-                before=old,
-                after=new,
+                left=reference(old, model.names),
+                entered=reference(new, model.names),
                 cause=cause,
                 occurred_at=occurred_at,
                 detected_at=moment.detected_at,
                 confidence=float(decided.confidence[i]),
                 why=self._why(seen, i, old, new),
-                source=_position(record),
+                source=position(record),
                 event_id=triggers.event_ids[i] if triggers is not None and record is not None else None,
             )
-            records += change_records(move, model.names, model.version, self._source, population.partition)
+            records += change_records(move, model.version, self._source, population.partition)
             population.moved(old, new)
             population.counters[f"changes.{CAUSES[cause]}"] += 1
             if QUARANTINE in (old, new):
-                records.append(self._anomaly(population, move, seen, i))
+                kind: Literal["entered", "released"] = "entered" if new == QUARANTINE else "released"
+                records.append(self._anomaly(population, move, kind, seen, i))
         return records
 
     def _why(self, seen: _Seen, i: int, old: int, new: int) -> list[dict[str, Any]]:
@@ -161,8 +162,9 @@ class Look:
             model.features, seen.features[i], seen.z[i], self._centres.get(old), self._centres.get(new), means
         )
 
-    def _anomaly(self, population: Population, move: Moved, seen: _Seen, i: int) -> OutRecord:
-        kind = "entered" if move.after == QUARANTINE else "released"
+    def _anomaly(
+        self, population: Population, move: Moved, kind: Literal["entered", "released"], seen: _Seen, i: int
+    ) -> OutRecord:
         population.counters[f"anomalies.{kind}"] += 1
         limits = self.model.thresholds
         scores = {
@@ -171,10 +173,11 @@ class Look:
             "distance": round(float(seen.distance[i]), 4),
             "distance_threshold": limits.distance if limits else 0.0,
         }
-        return anomaly_record(move, self.model.version, scores, population.partition)
+        return anomaly_record(move, kind, self.model.version, scores, population.partition)
 
 
-def _position(record: Record | None) -> dict[str, Any] | None:
+def position(record: Record | None) -> dict[str, Any] | None:
+    """Where the event stands that caused a change, as a SourcePosition."""
     if record is None:
         return None
     return {"topic": record.topic, "partition": record.partition, "offset": record.offset}

@@ -162,7 +162,9 @@ users = st.text(min_size=1, max_size=128)
 times = st.integers(0, 253_402_300_799_999)
 floats = st.floats(allow_nan=False, allow_infinity=False)
 refs = st.none() | st.builds(SegmentRef, id=texts, name=st.none() | texts)
-reasons = st.builds(FeatureReason, feature=texts, value=st.none() | floats, segment_mean=st.none() | floats, z=floats)
+reasons = st.builds(
+    FeatureReason, feature=texts, value=st.none() | floats, segment_mean=st.none() | floats, z=st.none() | floats
+)
 positions = st.none() | st.builds(
     SourcePosition, topic=texts, partition=st.integers(0, 10), offset=st.integers(0, 2**62)
 )
