@@ -17,7 +17,6 @@ from stream.runtime.metrics import Metrics
 from stream.runtime.observer import StageObserver
 from stream.runtime.runner import Runner
 from stream.runtime.stage import Stage
-from stream.segments.modeller import Modeller
 from stream.segments.observations import Sampler
 from stream.segments.processor import Processor
 from stream.transport.base import Transport
@@ -71,6 +70,8 @@ class Deployment:
                 )
                 self._run(processor, observer)
             case "modeller":
+                from stream.segments.modeller import Modeller  # River costs seconds, and only this role needs it
+
                 observer = self._observer()
                 learned = [feature for feature in config.features if feature.learn]
                 self._run(Modeller(learned, config.modeller), observer)
@@ -92,6 +93,7 @@ class Deployment:
 
     def _run(self, stage: Stage, observer: StageObserver) -> None:
         self.health.register(stage.name)
+        self.metrics.expect(stage.name)
         self.stages[stage.name] = stage
         self.runners.append(
             Runner(

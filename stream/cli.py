@@ -11,7 +11,18 @@ from typing import NoReturn
 
 from stream import __version__
 
-COMMANDS = ("demo", "replay", "run", "produce", "topics", "config", "tail", "segments", "explain")
+COMMANDS = {
+    "demo": "a synthetic shop through all stages, live",
+    "replay": "a data set through the embedded pipeline",
+    "run": "run the service",
+    "produce": "push events to the events topic",
+    "topics": "create the topics, or check them",
+    "config": "show the configuration",
+    "tail": "look at a topic's records",
+    "segments": "what the segments are, and their sizes",
+    "explain": "why a user is in a segment",
+}
+"""Each is a module of stream/commands/, imported only when it is asked for: some take a second."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -21,26 +32,29 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (try {self.prog} --help)\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(chosen: str | None = None) -> argparse.ArgumentParser:
+    """The command line, with the arguments of one command, or (None) of all."""
     top = _Parser(
         prog="resegment",
         description="Moves people between segments as they behave: events in, segment changes and campaigns out.",
     )
     top.add_argument("--version", action="version", version=f"resegment {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for name in COMMANDS:
-        import_module(f"stream.commands.{name}").add(commands)
+    for name, purpose in COMMANDS.items():
+        if chosen in (None, name):
+            import_module(f"stream.commands.{name}").add(commands)
+        else:
+            commands.add_parser(name, help=purpose)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 it could not be done, 2 wrong arguments, 130 interrupted."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    chosen = parser(next((word for word in given if word in COMMANDS), "")).parse_args(given)
     from stream.commands.common import CommandError
     from stream.config import ConfigError
     from stream.transport.base import TransportError
-
-    chosen = parser().parse_args(arguments)
     try:
         return int(chosen.run(chosen))
     except (CommandError, TransportError) as error:

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from stream.runtime.health import Health
 from stream.runtime.metric_list import Failure
 from stream.runtime.metrics import Metrics, Uncommitted
@@ -53,9 +50,10 @@ class StageObserver:
         """One call of the stage on a batch."""
         self.uncommitted.batch(stage, records, seconds)
 
-    def commit(self, stage: str, seconds: float, arrived_ms: int | Sequence[int] | NDArray[np.int64] | None) -> None:
-        """One commit, and when its records arrived: of all of them, or of the oldest only."""
-        self._metrics.commit(stage, seconds, () if arrived_ms is None or not self._wall_clock else arrived_ms)
+    def commit(self, stage: str, seconds: float, arrived_ms: Sequence[int], state_bytes: int = 0) -> None:
+        """One commit: when its records arrived, and the size of its changelog records."""
+        self._metrics.commit(stage, seconds, arrived_ms if self._wall_clock else ())
+        self._metrics.state_written(stage, state_bytes)
         self.uncommitted.publish()
 
     def restored(self, stage: str, partition: int, seconds: float) -> None:

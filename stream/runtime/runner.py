@@ -29,6 +29,7 @@ from stream.transport.base import (
 
 log = logging.getLogger(__name__)
 
+Failure = Literal["fenced", "unavailable", "error"]
 TABLE_INTERVAL_S = 0.5
 """How often a live runner looks for new records of its tables: well within the minute that a model may take."""
 
@@ -48,8 +49,8 @@ class Observer(Protocol):
     def batch(self, stage: str, records: int, seconds: float) -> None:
         """One call of the stage on a batch."""
 
-    def commit(self, stage: str, seconds: float, arrived_ms: int | None) -> None:
-        """One commit; the oldest record in it arrived at that time."""
+    def commit(self, stage: str, seconds: float, arrived_ms: Sequence[int], state_bytes: int = 0) -> None:
+        """One commit: when its records arrived (none under the data's own clock), and its changelog's size."""
 
     def restored(self, stage: str, partition: int, seconds: float) -> None:
         """A partition's state was restored."""
@@ -60,7 +61,7 @@ class Observer(Protocol):
     def lag(self, stage: str, lag: Mapping[TopicPartition, int]) -> None:
         """Records behind the end."""
 
-    def failed(self, stage: str, kind: Literal["fenced", "unavailable"], reason: str) -> None:
+    def failed(self, stage: str, kind: Failure, reason: str) -> None:
         """The session is dead and what was not committed is void; the stage starts over."""
 
 
@@ -71,11 +72,11 @@ class SilentObserver:
     def ready(self, stage: str) -> None: ...  # noqa: D102
     def not_ready(self, stage: str, reason: str) -> None: ...  # noqa: D102
     def batch(self, stage: str, records: int, seconds: float) -> None: ...  # noqa: D102
-    def commit(self, stage: str, seconds: float, arrived_ms: int | None) -> None: ...  # noqa: D102
+    def commit(self, stage: str, seconds: float, arrived_ms: Sequence[int], state_bytes: int = 0) -> None: ...  # noqa: D102
     def restored(self, stage: str, partition: int, seconds: float) -> None: ...  # noqa: D102
     def rebalance(self, stage: str, assigned: int, revoked: int) -> None: ...  # noqa: D102
     def lag(self, stage: str, lag: Mapping[TopicPartition, int]) -> None: ...  # noqa: D102
-    def failed(self, stage: str, kind: Literal["fenced", "unavailable"], reason: str) -> None: ...  # noqa: D102
+    def failed(self, stage: str, kind: Failure, reason: str) -> None: ...  # noqa: D102
 
 
 class Runner:
@@ -119,8 +120,11 @@ class Runner:
         self._observer.beat(self.stage.name)
         try:
             return self._step(timeout)
-        except (FencedError, UnavailableError) as error:
-            kind: Literal["fenced", "unavailable"] = "fenced" if isinstance(error, FencedError) else "unavailable"
+        except Exception as error:
+            if not isinstance(error, FencedError | UnavailableError):
+                self._observer.failed(self.stage.name, "error", str(error))
+                raise
+            kind: Failure = "fenced" if isinstance(error, FencedError) else "unavailable"
             self._observer.failed(self.stage.name, kind, str(error))
             self.abandon()
             raise
@@ -257,36 +261,39 @@ class Runner:
             if silent := {where.partition for where in self._pending} - told:
                 raise RuntimeError(f"stage {self.stage.name} commits partitions {sorted(silent)} without their state")
         records: list[OutRecord] = [record for output in outputs for record in output.records]
-        positions: list[int] = []
+        frames: list[OutRecord] = []
+        lengths: list[int] = []
         for partition, delta in deltas:
             assert self._changelog is not None
             inputs = {topic: self._offsets.get(TopicPartition(topic, partition)) for topic in self.stage.inputs}
-            frames = self._changelog.frame(partition, delta, inputs)
-            positions.append(len(frames))
-            records.extend(frames)
+            framed = self._changelog.frame(partition, delta, inputs)
+            lengths.append(len(framed))
+            frames += framed
+        records += frames
         offsets = {where: self._offsets[where] for where in self._pending}
         if not records and not offsets:
             return
         assert self._session is not None
         started = time.perf_counter()
         written = self._session.commit(offsets, records)
-        arrivals = [records[0].timestamp for records in batch.values() if records]
-        self._observer.commit(self.stage.name, time.perf_counter() - started, min(arrivals, default=None))
+        seconds = time.perf_counter() - started
+        arrived = [record.timestamp for records in batch.values() for record in records] if self._wall_clock else []
+        self._observer.commit(self.stage.name, seconds, arrived, sum(len(record.value or b"") for record in frames))
         self._pending.clear()
         if self._changelog:
-            self._settle(self._changelog, deltas, positions, written)
+            self._settle(self._changelog, deltas, lengths, written)
 
     def _settle(
         self,
         changelog: Changelog,
         deltas: Sequence[tuple[int, StateDelta]],
-        frames: Sequence[int],
+        lengths: Sequence[int],
         written: dict[TopicPartition, int],
     ) -> None:
         """Tell the changelog where its records landed, and trim what the new cycles made needless."""
         assert self.stage.changelog is not None
         next_offset: dict[int, int] = {}
-        for (partition, delta), count in zip(deltas, frames, strict=True):
+        for (partition, delta), count in zip(deltas, lengths, strict=True):
             offset = next_offset.get(partition, written[TopicPartition(self.stage.changelog, partition)])
             next_offset[partition] = offset + count
             before = changelog.written(partition, delta, offset)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import numpy as np
-
 from stream.runtime.health import Health
 from stream.runtime.metrics import Metrics
 from stream.runtime.observer import StageObserver
@@ -21,7 +19,7 @@ def read(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def test_it_is_what_the_runner_asks_for() -> None:
     observer: Observer = make()[0]
-    observer.commit("processor", 0.1, None)
+    observer.commit("processor", 0.1, [])
 
 
 def test_a_batch_is_counted_with_its_commit() -> None:
@@ -29,7 +27,7 @@ def test_a_batch_is_counted_with_its_commit() -> None:
     observer.batch("processor", 500, 0.02)
     observer.uncommitted.events("accepted", {"browse": 500})
     assert read(metrics, "resegment_records_total") == 0
-    observer.commit("processor", 0.01, 9_400)
+    observer.commit("processor", 0.01, [9_400])
     assert read(metrics, "resegment_records_total") == 500
     assert metrics.registry.get_sample_value("resegment_events_total", {"type": "browse", "outcome": "accepted"}) == 500
     assert read(metrics, "resegment_commit_seconds_count") == 1
@@ -38,7 +36,7 @@ def test_a_batch_is_counted_with_its_commit() -> None:
 
 def test_every_arrival_of_a_batch_may_be_given() -> None:
     observer, metrics, _ = make()
-    observer.commit("processor", 0.01, np.array([9_900, 9_800, 9_700]))
+    observer.commit("processor", 0.01, [9_900, 9_800, 9_700])
     assert read(metrics, "resegment_event_latency_seconds_count") == 3
 
 
@@ -52,14 +50,14 @@ def test_a_failed_batch_is_not_counted_and_its_lag_is_no_longer_true() -> None:
     assert read(metrics, "resegment_assigned_partitions") == 0
     assert health.report().stages["processor"].reason == "the group moved on"
     observer.batch("processor", 400, 0.02)
-    observer.commit("processor", 0.01, None)
+    observer.commit("processor", 0.01, [])
     assert read(metrics, "resegment_records_total") == 400
     assert read(metrics, "resegment_failures_total", kind="fenced") == 1
 
 
 def test_a_replay_shows_no_latencies() -> None:
     observer, metrics, _ = make(wall_clock=False)
-    observer.commit("processor", 0.01, 9_000)
+    observer.commit("processor", 0.01, [9_000])
     assert read(metrics, "resegment_event_latency_seconds_count") is None
     assert read(metrics, "resegment_commit_seconds_count") == 1
 
