@@ -37,6 +37,8 @@ Trigger = Literal["enter", "exit", "transition"]
 NO_SEGMENT = "none"
 ANY_SEGMENT = "*"
 NOT = "not "
+ID_PREFIXES = ("seg-", "rule:")
+"""Of the ids of learned segments and of rule segments; no name begins so."""
 MAX_PARAMETER_BYTES = 16_384
 """The specification asks for webhooks below 20 KB; what is bigger belongs behind a link."""
 
@@ -48,8 +50,8 @@ def _as_tuple(value: object) -> object:
 
 
 Selector = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-"""A segment's id, or its name in any case with * and ? as wildcards; "*" is any segment, "none" is no segment, and
-"not x" takes x out."""
+"""A segment's id, or its name in any case, with * and ? as wildcards in both ("seg-*": any learned segment, "rule:*":
+any rule segment). "*" is any segment, "none" is no segment, and "not x" takes x out."""
 
 Selectors = Annotated[tuple[Selector, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 """One selector or a list of them: one that matches is enough (any segment where all begin with "not "), and none of
@@ -271,11 +273,12 @@ def _selects(selector: str, segment: SegmentRef | None) -> bool:
         return selector == NO_SEGMENT
     if selector in (ANY_SEGMENT, segment.id):
         return True
-    return segment.name is not None and _name_pattern(selector).fullmatch(segment.name.casefold()) is not None
+    text = segment.id if selector.startswith(ID_PREFIXES) else segment.name
+    return text is not None and _pattern(selector).fullmatch(text.casefold()) is not None
 
 
 @lru_cache(maxsize=4_096)
-def _name_pattern(selector: str) -> re.Pattern[str]:
+def _pattern(selector: str) -> re.Pattern[str]:
     # Not fnmatch: there a bracket in a segment's name would be a set of letters.
     wild = re.escape(selector.casefold()).replace(r"\*", ".*").replace(r"\?", ".")
     return re.compile(wild, re.DOTALL)

@@ -14,7 +14,7 @@ from stream.campaigns.rules import Campaign, Campaigns, selects
 from tests.campaigns.support import campaign, change, ref
 
 NAMES = ["Newcomers", "High-value loyal", "high-value bargain", "Drifting away", "Q", ""]
-IDS = ["newcomer", "seg-1", "seg-2", "quarantine"]
+IDS = ["newcomer", "seg-1", "seg-2", "quarantine", "rule:vip"]
 PATTERNS = [
     "*",
     "none",
@@ -30,6 +30,9 @@ PATTERNS = [
     "not newcomer",
     "not *value*",
     "not none",
+    "seg-*",
+    "not rule:*",
+    "se*",
 ]
 
 segments = st.none() | st.builds(
@@ -81,6 +84,8 @@ def naive_selects(selector: str | list[str], segment: SegmentRef | None) -> bool
         return selector == "none"
     if selector == "*" or selector == segment.id:
         return True
+    if selector[:4] == "seg-" or selector[:5] == "rule:":
+        return fnmatch.fnmatchcase(segment.id, selector)
     return segment.name is not None and fnmatch.fnmatchcase(segment.name.lower(), selector.lower())
 
 
