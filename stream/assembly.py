@@ -66,6 +66,7 @@ class Deployment:
                     decision=config.decision,
                     quarantine=config.quarantine,
                     sampler=Sampler(config.sampler, self.partitions),
+                    rules=config.rules,
                     recorder=observer.uncommitted,
                 )
                 self._run(processor, observer)
@@ -81,11 +82,11 @@ class Deployment:
                 observer = self._observer()
                 self._run(CampaignWorker(campaigns, recorder=observer.uncommitted), observer)
                 observer = self._observer()
-                place = config.transport
+                place, settings = config.transport, config.campaigns.delivery
+                if not self.wall_clock and not settings.in_replays:
+                    settings = settings.model_copy(update={"dry_run": True})
                 directory = place.data_dir if place.kind == "embedded" else Path()
-                delivery = Delivery(
-                    campaigns, config.campaigns.delivery, directory=directory, recorder=observer.uncommitted
-                )
+                delivery = Delivery(campaigns, settings, directory=directory, recorder=observer.uncommitted)
                 self._run(delivery, observer)
 
     def _observer(self) -> StageObserver:
