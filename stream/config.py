@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -34,6 +34,7 @@ from stream.segments.assign import DecisionSettings
 from stream.segments.observations import SamplerSettings
 from stream.segments.population import COLUMNS
 from stream.segments.processor import ProcessorSettings
+from stream.segments.rules import RuleSegments, check_rules
 from stream.segments.settings import ModellerSettings
 from stream.transport.base import Transport
 from stream.transport.settings import EmbeddedSettings, KafkaSettings
@@ -102,6 +103,7 @@ class Config(BaseSettings):
     runner: RunnerSettings = RunnerSettings()
     ingest: IngestSettings = IngestSettings()
     features: FeatureSpecs = DEFAULT_FEATURES
+    rules: RuleSegments = ()
     processor: ProcessorSettings = ProcessorSettings()
     decision: DecisionSettings = DecisionSettings()
     sampler: SamplerSettings = SamplerSettings()
@@ -122,6 +124,13 @@ class Config(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments only: `load` merges the file, the variables and the command line in their order."""
         return (init_settings,)
+
+    @field_validator("rules")
+    @classmethod
+    def _about_features(cls, rules: RuleSegments, info: ValidationInfo) -> RuleSegments:
+        if "features" in info.data:  # where they are wrong themselves, that is what is told
+            check_rules(rules, info.data["features"])
+        return rules
 
     def layout(self) -> Layout:
         """The compiled columns of the user table."""

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from stream.features.layout import Extra, Layout
 from stream.features.table import UserTable
 from stream.runtime.stage import StateDelta
-from stream.segments.assign import NONE, Standing
+from stream.segments.assign import NONE, QUARANTINE, Standing
+from stream.segments.rule_slots import COLUMNS as RULE_COLUMNS
+from stream.segments.rule_slots import RuleSlots, read_words
 
 Rows = NDArray[np.intp]
 
@@ -31,6 +33,7 @@ COLUMNS: Final = (
     Extra("observed", "<i8"),
     Extra("user_hash", "<u8"),
     Extra("row", "<i4"),
+    *RULE_COLUMNS,
 )
 """What the processor keeps of a user beside the features."""
 
@@ -50,6 +53,7 @@ class Population:
         self.swept_at = 0
         self.model_version = 0
         self.counters: Counter[str] = Counter()
+        self.rules = RuleSlots()
         self._touched: list[Rows] = []
         self._sizes: Counter[int] = Counter()
         self._cursor = 0
@@ -71,6 +75,11 @@ class Population:
         column("candidate")[rows] = standing.candidate
         column("looks")[rows] = standing.looks
         column("candidate_cause")[rows] = standing.candidate_cause
+
+    def held(self, rows: Rows) -> NDArray[np.bool_]:
+        """Who of them is in quarantine."""
+        quarantined: NDArray[np.bool_] = self.table.column("segment")[rows] == QUARANTINE
+        return quarantined
 
     def touch(self, rows: Rows) -> None:
         """These rows changed and belong into the next delta."""
@@ -107,6 +116,7 @@ class Population:
             "model_version": self.model_version,
             "cursor": self._cursor,
             "counters": dict(self.counters),
+            "rules": self.rules.to_meta(),
         }
         return StateDelta(self.table.pack(rows), meta, starts_cycle)
 
@@ -126,6 +136,8 @@ class Population:
         self.table.stream_time = newest["stream_time"]
         self.model_version = newest["model_version"]
         self.counters = Counter(newest["counters"])
+        self.rules = RuleSlots.from_meta(newest.get("rules"))
+        self.rules.count(read_words(self.table, slice(None)))
         self._cursor = newest["cursor"]
         segments, counts = np.unique(self.table.column("segment")[: len(self)], return_counts=True)
         self._sizes = Counter(dict(zip(segments.tolist(), counts.tolist(), strict=True)))

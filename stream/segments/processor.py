@@ -42,6 +42,9 @@ from stream.segments.look import Look, Moment, Triggers
 from stream.segments.observations import QUARANTINED, Observations, Sampler, SamplerSettings, feature_fingerprint
 from stream.segments.population import Population, Rows
 from stream.segments.prototypes import Model
+from stream.segments.rule_book import Looked, RuleBook
+from stream.segments.rule_slots import EPOCH
+from stream.segments.rules import RuleSegment
 from stream.transport.base import OutRecord, Record
 
 log = logging.getLogger(__name__)
@@ -80,6 +83,7 @@ class Processor(Stage):
         decision: DecisionSettings | None = None,
         quarantine: QuarantineSettings | None = None,
         sampler: Sampler | None = None,
+        rules: Sequence[RuleSegment] = (),
         recorder: Recorder | None = None,
     ) -> None:
         self.inputs = tuple(inputs)
@@ -91,6 +95,7 @@ class Processor(Stage):
         self._decision = decision or DecisionSettings()
         self._quarantine = quarantine or QuarantineSettings()
         self._sampler = sampler or Sampler(SamplerSettings(), partitions=1)
+        self._rules = RuleBook(rules, layout.features, self._settings.source)
         self._recorder = recorder
         learned = [feature.name for feature in layout.features if feature.learn]
         self._learned = np.array([layout.names.index(name) for name in learned], dtype=np.intp)
@@ -105,6 +110,7 @@ class Processor(Stage):
         """Take a partition over."""
         population = Population(partition, self.layout)
         population.restore(deltas)
+        self._rules.adopt(population)
         self.populations[partition] = population
 
     def drop(self, partition: int) -> None:
@@ -137,6 +143,8 @@ class Processor(Stage):
                 population.clock = max(population.clock, now_ms)
                 self._apply(population, records, now_ms, output.records)
             else:
+                while self._follow_edit(population, output.records):
+                    pass
                 for piece in self._cut(population, records, output.records):
                     population.clock = max(population.clock, max(record.timestamp for record in piece))
                     self._apply(population, piece, None, output.records)
@@ -153,7 +161,8 @@ class Processor(Stage):
         for partition, population in self.populations.items():
             population.clock = max(population.clock, now_ms)
             switched = self._switch_model(population, now_ms, output.records)
-            if self._sweep_slice(population, output.records) or switched:
+            followed = self._follow_edit(population, output.records)
+            if self._sweep_slice(population, output.records) or switched or followed:
                 output.state[partition] = population.delta()
         self._record(before)
         return output if output.state else None
@@ -183,6 +192,10 @@ class Processor(Stage):
             (segment_name(segment) or "none", BUILT_IN_NAMES.get(segment) or names.get(segment) or "none", count)
             for segment, count in sorted(sizes.items())
         ]
+        rules = sum(
+            (population.rules.members() for population in self.populations.values()), Counter[tuple[str, str]]()
+        )
+        shown += [(identifier, name, count) for (identifier, name), count in sorted(rules.items())]
         recorder.population(sum(sizes.values()), sizes[QUARANTINE], shown)
         if self.model is not None:
             recorder.model(self.name, self.model.version, self.model.created_at)
@@ -219,7 +232,9 @@ class Processor(Stage):
     def _know(population: Population, rows: Rows) -> None:
         """Give new users their hash and note their row: sampling and order must not differ between processes."""
         hashes, numbers = population.table.column("user_hash"), population.table.column("row")
-        for row in rows[hashes[rows] == 0].tolist():
+        fresh = rows[hashes[rows] == 0]
+        population.table.column(EPOCH)[fresh] = population.rules.epoch  # they know no rules but the present ones
+        for row in fresh.tolist():
             numbers[row] = row
             hashes[row] = xxhash.xxh3_64_intdigest(population.table.user_ids[row].encode()) or 1
 
@@ -247,8 +262,11 @@ class Processor(Stage):
         """Look at rows now: decide them where there is a model, and let the sampler observe some of them."""
         features = population.table.features(rows, moment.at)
         newcomer = self._newcomers(population, rows, moment.at)
+        was_held = population.held(rows)
         if self._look is not None:
             out += self._look.at(population, rows, features[:, self._scored], newcomer, moment, triggers)
+        version = self.model.version if self.model is not None else 0
+        out += self._rules.at(population, Looked(rows, features, was_held, moment, version, triggers))
         self._observe(population, rows, features, newcomer, moment.at, out)
 
     def _observe(
@@ -299,6 +317,17 @@ class Processor(Stage):
             rows = np.arange(start, min(start + self._settings.sweep_slice, len(population)))
             self._look_at(population, rows, Moment(population.now(), population.clock, MODEL), out)
         population.model_version = self.model.version
+        return True
+
+    def _follow_edit(self, population: Population, out: list[OutRecord]) -> bool:
+        """Bring the next slice of users under rules that were edited; False where nobody is left to be."""
+        rows = self._rules.overdue(population)
+        if rows is None:
+            return False
+        moment = Moment(population.now(), population.clock, INACTIVITY)
+        features = population.table.features(rows, moment.at)
+        version = self.model.version if self.model is not None else 0
+        out += self._rules.at(population, Looked(rows, features, population.held(rows), moment, version))
         return True
 
     # -- sweeps -----------------------------------------------------------------------------------------------
