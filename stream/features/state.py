@@ -1,9 +1,9 @@
 """Rows of the user table as bytes: self-describing, compressed, columns by name.
 
-`RUT1`, then one zstd frame with its checksum: the header's length (uint32), the JSON header (fingerprint, stream time, number of users,
-and for each block its dtype, names and widths of its columns), the ids' lengths in characters (uint16), the
-length in bytes of the joined ids (uint32) and the ids (UTF-8), then one block for each dtype, column after column (that
-packs a tenth better and faster than row after row). Little-endian throughout.
+`RUT1`, then one zstd frame with its checksum: the header's length (uint32), the JSON header (fingerprint, stream
+time, number of users, and for each block its dtype, names and widths of its columns), the ids' lengths in
+characters (uint16), the length in bytes of the joined ids (uint32) and the ids (UTF-8), then one block for each
+dtype, column after column (that packs a tenth better and faster than row after row). Little-endian throughout.
 
 Invariant: a column is read back only under the name that says what it holds; bytes of another layout are never misread.
 """

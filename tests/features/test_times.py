@@ -66,3 +66,9 @@ def test_what_python_writes_is_read_back(moment: datetime, minutes: int) -> None
 def test_times_that_do_not_exist(text: str) -> None:
     _, real = parse_rfc3339([text, "2024-02-29T00:00:00Z"])
     assert real.tolist() == [False, True]
+
+
+def test_every_day_of_the_calendar_that_may_be_odd() -> None:
+    days = [f"{year}-02-{day}T12:00:00Z" for year in range(1900, 2401) for day in (28, 29)]
+    times, real = parse_rfc3339(days)
+    assert [int(t) if ok else None for t, ok in zip(times, real, strict=True)] == [expected(day) for day in days]
