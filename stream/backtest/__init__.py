@@ -1,0 +1,1 @@
+"""Backtests: history through the live code, judged at checkpoints beside baselines on the same features."""
