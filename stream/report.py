@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +17,7 @@ from stream.segments.processor import Processor
 
 TRAITS = 3
 """Features that a segment's profile names."""
+PLAIN_WIDTH = 150
 NOTABLE_Z = 0.25
 """Nearer than this to the population's middle is nothing to tell."""
 
@@ -72,10 +73,23 @@ def traits(profile: SegmentProfile, features: dict[str, AnyFeature]) -> str:
         feature = features.get(name)
         title = (feature.title if feature and feature.title else name).lower()
         mean = profile.means.get(name)
-        value = "" if mean is None else f" ({mean:,.4g}{_unit(feature)})"
+        value = "" if mean is None else f" ({quantity(mean, feature)})"
         told.append(f"{'high' if z > 0 else 'low'} {title}{value}")
     return ", ".join(told) or "like everybody"
 
 
-def _unit(feature: AnyFeature | None) -> str:
-    return f" {feature.unit}" if feature and feature.unit not in ("", "money", "share") else ""
+def quantity(value: float | None, feature: AnyFeature | None) -> str:
+    """A feature's value as a person writes it: 25%, 72.5 s, 1,240."""
+    if value is None:
+        return "-"
+    unit = feature.unit if feature else ""
+    if unit == "share":
+        return f"{value:.0%}" if abs(value) >= 0.1 else f"{value:.1%}"
+    number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{number} {unit}" if unit not in ("", "money") else number
+
+
+def plain_console() -> Console:
+    """For standard output: as wide as the terminal, or wide enough to read where it goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)

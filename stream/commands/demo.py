@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import orjson
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.text import Text
@@ -25,7 +27,7 @@ from stream.commands.common import CommandError, positive
 from stream.commands.replay import stop_on_signals
 from stream.config import load
 from stream.replay import SOURCE_FILE, Replay
-from stream.report import describe, segment_table
+from stream.report import describe, plain_console, segment_table
 from stream.runtime.health_server import HealthServer, HealthServerError
 from stream.transport.base import TopicPartition
 
@@ -86,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         },
     )
     shop = Shop(ShopSettings(users=arguments.users, days=arguments.days, seed=arguments.seed))
-    console = Console()
+    console = plain_console()
     with stop_on_signals() as stop, Replay(config, shop, campaigns=parse_campaigns(CAMPAIGNS, "the demo")) as replay:
         with _server(replay, arguments.port, console) as url:
             view = _View(replay, shop.settings, arguments.seconds, url)
@@ -105,13 +107,22 @@ def run(arguments: argparse.Namespace) -> int:
         console.print()
         console.print(describe(replay.ledger(), replay.deployment.processor))
         console.print(view.campaigns_line(), highlight=False)
+    program, where = _program(), f"--data-dir {arguments.data_dir}"
     console.print(
-        f"\nLook around:  resegment segments --data-dir {arguments.data_dir}\n"
-        f"              resegment explain {view.somebody or 'USER'} --data-dir {arguments.data_dir}\n"
-        f"              resegment tail segment-changes --data-dir {arguments.data_dir}",
+        f"\nLook around:  {program} segments {where}\n"
+        f"              {program} explain {view.somebody or 'USER'} {where}\n"
+        f"              {program} tail segment-changes {where}",
         highlight=False,
     )
     return 0
+
+
+def _program() -> str:
+    """How the person who started this can start it again: by its path, unless it is on PATH."""
+    path = Path(sys.argv[0])
+    if shutil.which(path.name) or path.suffix:
+        return "resegment"
+    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _clear(directory: Path) -> None:
@@ -171,7 +182,7 @@ class _View:
         changes = Text("\n".join(self._latest) or "none yet", overflow="ellipsis", no_wrap=True)
         return Group(
             Text(self._headline()),
-            ProgressBar(total=1.0, completed=share),
+            Padding(ProgressBar(total=1.0, completed=share), (0, 0)),
             Panel(segment_table(self._replay.deployment.processor), title="segments", title_align="left"),
             Panel(changes, title="latest changes", title_align="left"),
             Text(self.campaigns_line()),

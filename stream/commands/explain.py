@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,6 +16,7 @@ from schemas import topics
 from stream.commands.common import CommandError, configuration, input_partitions, opened, place_options, print_json
 from stream.commands.segments import newest_model
 from stream.config import Config
+from stream.report import plain_console
 from stream.runtime.changelog import Changelog
 from stream.segments.explain import Explanation, FeatureLine, explain
 from stream.segments.population import Population
@@ -71,7 +71,7 @@ def _history(transport: Transport, partition: int, user: str) -> Iterator[dict[s
 
 
 def _print(found: Explanation, history: list[dict[str, Any]]) -> None:
-    console = Console()
+    console = plain_console()
     where = _label(found.segment)
     console.print(f"[bold]{escape(found.user_id)}[/bold]  {where}, since {_day(found.since) if found.segment else '-'}")
     console.print(

@@ -18,7 +18,7 @@ from producers.source import SourceError
 from stream.commands.common import CommandError, positive
 from stream.config import load
 from stream.replay import Replay
-from stream.report import describe
+from stream.report import describe, plain_console
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(summary.decode())
     else:
-        Console().print(text)
+        plain_console().print(text)
     if not finished:
         console.print("interrupted; run the same command again to carry on")
         return 130

@@ -6,12 +6,11 @@ import argparse
 from collections import Counter
 
 import orjson
-from rich.console import Console
 from rich.table import Table
 
 from schemas import topics
 from stream.commands.common import CommandError, configuration, opened, place_options, print_json
-from stream.report import traits
+from stream.report import plain_console, traits
 from stream.segments.prototypes import Model
 from stream.transport.base import TopicPartition, Transport
 
@@ -58,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         table.add_row(profile.id, profile.name, f"{users:,}", f"{users / max(1, total):.0%}", traits(profile, titles))
     for name, users in members.most_common():
         table.add_row(name, "", f"{users:,}", f"{users / max(1, total):.0%}", "")
-    Console().print(table)
+    plain_console().print(table)
     return 0
 
 
