@@ -245,7 +245,10 @@ class Modeller(Stage):
         """Whether it serves the people better than the last version, and not merely differently: the learner's
         centres always tremble a little, and every version moves people."""
         rules, last = self.settings.review, self.model
-        if last is None or candidate.events or candidate.gain > rules.gain:
+        # By chance alone, p new prototypes fit m people better than p old ones by about 2p/m.
+        chance = 2.0 * len(candidate.centres) / len(people.features)
+        better = candidate.gain > rules.gain + chance and candidate.moved > rules.moved
+        if last is None or candidate.events or better:
             return True
         beyond = last.nearest(last.scale(people.features)).distance > last.thresholds.distance
         return float(people.weight[beyond].sum()) > rules.outliers * float(people.weight.sum())
