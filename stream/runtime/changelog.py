@@ -14,7 +14,7 @@ import logging
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -38,6 +38,7 @@ class StateLostError(TransportError):
 class _Cursor:
     restore_from: int
     cycle_start: int | None = None
+    inputs: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +110,16 @@ class Changelog:
         self._check(where, start, cursor, last, inputs)
         self._cursors[partition] = cursor
 
+    def stands_at(self, partition: int) -> Mapping[str, int | None]:
+        """By topic, the input offsets at which the restored state stands; empty where there is none."""
+        return self._cursors[partition].inputs
+
     @staticmethod
     def _advance(header: dict[str, Any], offset: int) -> _Cursor:
         if not header["starts_cycle"]:
-            return _Cursor(header["restore_from"], header["cycle_start"])
+            return _Cursor(header["restore_from"], header["cycle_start"], header["inputs"])
         whole = header["cycle_start"]
-        return _Cursor(header["restore_from"] if whole is None else whole, offset)
+        return _Cursor(header["restore_from"] if whole is None else whole, offset, header["inputs"])
 
     def _check(
         self,

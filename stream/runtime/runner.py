@@ -177,14 +177,15 @@ class Runner:
         self._observer.ready(self.stage.name)
         now = int(time.time() * 1000) if self._wall_clock else None
         batch = self._by_partition(poll)
-        outputs: list[Output] = []
         if batch:
             started = time.perf_counter()
-            outputs.append(self.stage.process(batch, now))
+            output = self.stage.process(batch, now)
             self._observer.batch(self.stage.name, sum(map(len, batch.values())), time.perf_counter() - started)
+            self._commit(output, batch)
+        # A commit of its own: a second delta of a partition in one commit would be framed before it is known where the
+        # first one landed, and name a place in the changelog that is trimmed by then.
         if self._owned and (ticked := self.stage.tick(now)) is not None:
-            outputs.append(ticked)
-        self._commit(outputs, batch)
+            self._commit(ticked, {})
         self._report_lag()
         return sum(map(len, batch.values()))
 
@@ -211,6 +212,9 @@ class Runner:
             self._observer.beat(self.stage.name)
         assert self._session is not None
         if poll.assigned:
+            # Whoever had these partitions before may have used newer tables than we have seen.
+            self._tables_read_at = float("-inf")
+            self._follow_tables()
             self._session.resume(poll.assigned)
 
     def _restore(self, partition: int, topics: set[str]) -> None:
@@ -252,24 +256,20 @@ class Runner:
                     self.stage.update_table(topic, records)
                 self._table_offsets[topic] = end
 
-    def _commit(self, outputs: Sequence[Output], batch: dict[int, Sequence[Record]]) -> None:
-        if not any(output.commit for output in outputs):
+    def _commit(self, output: Output, batch: dict[int, Sequence[Record]]) -> None:
+        if not output.commit:
             return
-        deltas = [(p, delta) for output in outputs for p, delta in sorted(output.state.items())]
+        deltas = sorted(output.state.items())
         if self._changelog:
             told = {partition for partition, _ in deltas}
             if silent := {where.partition for where in self._pending} - told:
                 raise RuntimeError(f"stage {self.stage.name} commits partitions {sorted(silent)} without their state")
-        records: list[OutRecord] = [record for output in outputs for record in output.records]
         frames: list[OutRecord] = []
-        lengths: list[int] = []
         for partition, delta in deltas:
             assert self._changelog is not None
             inputs = {topic: self._offsets.get(TopicPartition(topic, partition)) for topic in self.stage.inputs}
-            framed = self._changelog.frame(partition, delta, inputs)
-            lengths.append(len(framed))
-            frames += framed
-        records += frames
+            frames += self._changelog.frame(partition, delta, inputs)
+        records = [*output.records, *frames]
         offsets = {where: self._offsets[where] for where in self._pending}
         if not records and not offsets:
             return
@@ -281,22 +281,15 @@ class Runner:
         self._observer.commit(self.stage.name, seconds, arrived, sum(len(record.value or b"") for record in frames))
         self._pending.clear()
         if self._changelog:
-            self._settle(self._changelog, deltas, lengths, written)
+            self._settle(self._changelog, deltas, written)
 
     def _settle(
-        self,
-        changelog: Changelog,
-        deltas: Sequence[tuple[int, StateDelta]],
-        lengths: Sequence[int],
-        written: dict[TopicPartition, int],
+        self, changelog: Changelog, deltas: Sequence[tuple[int, StateDelta]], written: dict[TopicPartition, int]
     ) -> None:
         """Tell the changelog where its records landed, and trim what the new cycles made needless."""
         assert self.stage.changelog is not None
-        next_offset: dict[int, int] = {}
-        for (partition, delta), count in zip(deltas, lengths, strict=True):
-            offset = next_offset.get(partition, written[TopicPartition(self.stage.changelog, partition)])
-            next_offset[partition] = offset + count
-            before = changelog.written(partition, delta, offset)
+        for partition, delta in deltas:
+            before = changelog.written(partition, delta, written[TopicPartition(self.stage.changelog, partition)])
             if before is not None:
                 changelog.trim(partition, before)
 

@@ -239,3 +239,49 @@ def test_a_stage_that_forgets_its_state_is_found_out() -> None:
     runner.step(0)
     with pytest.raises(RuntimeError, match="without their state"):
         runner.step(0)
+
+
+def test_what_a_batch_and_a_tick_after_it_leave_behind_can_be_restored_at_every_commit() -> None:
+    """Each begins a cycle of its own, and trims the changelog to the one before."""
+
+    class Ticking(Sums):
+        def tick(self, now_ms: int | None) -> Output | None:
+            state = {p: StateDelta(orjson.dumps(sums), {"cursor": 0}, True) for p, sums in self.sums.items() if sums}
+            return Output(state=state) if state else None
+
+    transport = MemoryTransport()
+    transport.produce(numbers(1, 100, 1))
+    transport.after_commit = lambda: restore(transport)
+    runner = Runner(Ticking(), transport, group="g", batch_records=10)
+    for _ in range(8):
+        runner.step(0)
+        restore(transport)
+    assert transport.commits > 8
+
+
+def test_tables_are_read_anew_before_a_partition_that_came_is_worked_on() -> None:
+    """Its last owner may have seen a newer model than we have, and half a second is long enough to go back on it."""
+
+    class Following(Sums):
+        tables = ("names",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.known: list[bytes | None] = []
+            self.known_at_tick: list[int] = []
+
+        def update_table(self, topic: str, records: Sequence[Record]) -> None:
+            self.known += [record.value for record in records]
+
+        def tick(self, now_ms: int | None) -> Output | None:
+            self.known_at_tick.append(len(self.known))
+            return None
+
+    transport = MemoryTransport()
+    stage = Following()
+    runner = Runner(stage, transport, group="g")
+    runner.step(0)
+    transport.produce([OutRecord("names", b"1", b"new", 0)])
+    runner.abandon()
+    runner.step(0)
+    assert stage.known_at_tick == [0, 1]
