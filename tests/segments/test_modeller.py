@@ -15,6 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from schemas import topics
 from schemas.model import SegmentModel
+from stream.anomalies.forest import ForestSettings
 from stream.runtime.stage import Output
 from stream.segments.modeller import Modeller
 from stream.segments.observations import QUARANTINED, Observations, feature_fingerprint
@@ -31,6 +32,7 @@ QUICK = ModellerSettings(
     learner=LearnerSettings(segments=3, restarts=3),
     warm_up=WarmUpSettings(users=80, fewest=40),
     review=ReviewSettings(observations=150, fewest=60, drift_fewest=40, drift_interval=0),
+    forest=ForestSettings(trees=5, height=5, rows=200),
     buffer=200,
     checkpoint_observations=100,
 )
