@@ -13,10 +13,12 @@ from typing import Protocol
 
 from schemas.topics import EVENTS
 from stream.runtime.runner import Runner
-from stream.transport.base import OutRecord, TopicPartition, TransportError
+from stream.transport.base import OutRecord, TopicPartition
 from stream.transport.embedded import EmbeddedTransport, SourceOffset
 
 SOURCE_GROUP = "source"
+MAX_VALUE_BYTES = 1_000_000
+"""A longer row is cut here, since no topic takes it: it stays one record, and far too large for an event."""
 
 
 class Row(Protocol):
@@ -59,9 +61,7 @@ class Feed:
 
     def step(self) -> int:
         """Append the next chunk; returns its size, 0 at the end."""
-        chunk = [
-            OutRecord(EVENTS, row.key, row.value, None, (), row.timestamp) for row in islice(self._rows, self._chunk)
-        ]
+        chunk = [_record(row) for row in islice(self._rows, self._chunk)]
         if not chunk:
             self.finished = True
             return 0
@@ -69,6 +69,13 @@ class Feed:
         self._transport.produce(chunk, SourceOffset(SOURCE_GROUP, self._where, self._position, after))
         self._position = after
         return len(chunk)
+
+
+def _record(row: Row) -> OutRecord:
+    value = row.value
+    if value is not None and len(value) > MAX_VALUE_BYTES:
+        value = value[:MAX_VALUE_BYTES]
+    return OutRecord(EVENTS, row.key, value, None, (), row.timestamp)
 
 
 class Pipeline:
@@ -104,11 +111,3 @@ class Pipeline:
     def _drain(runner: Runner) -> None:
         while runner.step(0.0) or runner.behind():
             pass
-
-
-def refuse_other_source(transport: EmbeddedTransport, known: str | None, source: Source) -> None:
-    """Raise TransportError where the directory was fed from another source: two would be mixed in one ledger."""
-    if known is not None and known != source.fingerprint:
-        raise TransportError(
-            f"this data directory holds a replay of another source ({known}); use an empty directory for this one"
-        )
