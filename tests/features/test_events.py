@@ -206,6 +206,11 @@ def test_the_columns_of_a_batch() -> None:
     np.testing.assert_array_equal(batch.rating, [nan, nan, nan, 4])
 
 
+def test_what_costs_nothing_is_a_purchase_and_no_refund() -> None:
+    batch, _ = decode_values(*(dump(type="purchase", amount=amount) for amount in (0, 0.0, -0.0, -0.01)))
+    assert [KINDS[code] for code in batch.kind] == ["purchase", "purchase", "purchase", "refund"]
+
+
 def test_no_records() -> None:
     batch, rejected = decode_values()
     assert len(batch) == 0 and rejected == []
