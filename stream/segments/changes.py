@@ -59,14 +59,14 @@ def reasons(
     new: NDArray[np.float64] | None,
     means: dict[str, float | None],
 ) -> list[dict[str, Any]]:
-    """The features that speak most for the new segment against the old one (d,), or against the population.
+    """The features that speak most for the new segment against the old one, (d,) each, or against the population.
 
     A feature's part in the decision is how much of the squared distance it saves: (z - old)² - (z - new)²,
-    where the population's own place is the origin of the scaled axes. Without a learned segment at either
-    end the most unusual features speak.
+    where the population's own place is the origin of the scaled axes. With `old` alone, the features that are
+    furthest from it speak: they gave an outlier away. With neither, the most unusual ones.
     """
     away = np.zeros_like(z) if old is None else old
-    part = np.abs(z) if new is None else (z - away) ** 2 - (z - new) ** 2
+    part = (z - away) ** 2 - (0.0 if new is None else (z - new) ** 2)
     found: list[dict[str, Any]] = []
     for j in np.argsort(-part, kind="stable")[:WHY_FEATURES]:
         if part[j] <= 0:

@@ -60,7 +60,11 @@ class Look:
 
     def __init__(self, model: Model, decision: DecisionSettings, quarantine: QuarantineSettings, source: str) -> None:
         self.model = model
-        self._centres = {segment: model.centre_of(segment) for segment in model.segment_ids.tolist()}
+        self._centres = {
+            segment: centre
+            for segment in model.segment_ids.tolist()
+            if (centre := model.centre_of(segment)) is not None
+        }
         self._decision = decision
         self._quarantine = quarantine
         self._source = source
@@ -132,6 +136,8 @@ class Look:
             old, new, cause = int(before.segment[i]), int(decided.standing.segment[i]), int(decided.cause[i])
             sequence[row] += 1
             record = triggers.records[i] if triggers is not None and cause == BEHAVIOUR else None
+            if record is not None:
+                population.arrived.append(record.timestamp)
             occurred_at = int(triggers.times[i]) if triggers is not None else moment.at
             since[row] = occurred_at
             move = Moved(
@@ -156,11 +162,13 @@ class Look:
         return records
 
     def _why(self, seen: _Seen, i: int, old: int, new: int) -> list[dict[str, Any]]:
-        model = self.model
+        model, z = self.model, seen.z[i]
+        away, towards = self._centres.get(old), self._centres.get(new)
+        if new == QUARANTINE:
+            # What is usual in the segment that is nearest gives nobody away.
+            away = min(self._centres.values(), key=lambda centre: float(((z - centre) ** 2).sum()))
         means = model.means.get(new) or {}
-        return reasons(
-            model.features, seen.features[i], seen.z[i], self._centres.get(old), self._centres.get(new), means
-        )
+        return reasons(model.features, seen.features[i], z, away, towards, means)
 
     def _anomaly(
         self, population: Population, move: Moved, kind: Literal["entered", "released"], seen: _Seen, i: int

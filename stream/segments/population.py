@@ -53,6 +53,8 @@ class Population:
         self.swept_at = 0
         self.model_version = 0
         self.counters: Counter[str] = Counter()
+        self.arrived: list[int] = []
+        """When the events arrived that caused changes, until the metrics are told."""
         self.rules = RuleSlots()
         self._touched: list[Rows] = []
         self._sizes: Counter[int] = Counter()

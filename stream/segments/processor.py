@@ -9,6 +9,7 @@ events were batched does not matter.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -149,7 +150,7 @@ class Processor(Stage):
                     population.clock = max(population.clock, max(record.timestamp for record in piece))
                     self._apply(population, piece, None, output.records)
             output.state[partition] = population.delta()
-        self._record(before)
+        self._record(before, wall_clock=now_ms is not None)
         return output
 
     def tick(self, now_ms: int | None) -> Output | None:
@@ -164,7 +165,7 @@ class Processor(Stage):
             followed = self._follow_edit(population, output.records)
             if self._sweep_slice(population, output.records) or switched or followed:
                 output.state[partition] = population.delta()
-        self._record(before)
+        self._record(before, wall_clock=True)
         return output if output.state else None
 
     # -- what operations see -----------------------------------------------------------------------------------
@@ -172,8 +173,11 @@ class Processor(Stage):
     def _totals(self) -> Counter[str]:
         return sum((population.counters for population in self.populations.values()), Counter())
 
-    def _record(self, before: Counter[str]) -> None:
+    def _record(self, before: Counter[str], *, wall_clock: bool) -> None:
         """Tell the metrics what this call added."""
+        arrived = [at for population in self.populations.values() for at in population.arrived]
+        for population in self.populations.values():
+            population.arrived.clear()
         recorder = self._recorder
         if recorder is None:
             return
@@ -183,7 +187,7 @@ class Processor(Stage):
         dead = _part(added, "dead")
         recorder.events("dead_lettered", {"unknown": sum(dead.values())} if dead else {})
         recorder.dead_letters(dead)
-        recorder.changes(_part(added, "changes"))
+        recorder.changes(_part(added, "changes"), arrived if wall_clock else ())
         anomalies = _part(added, "anomalies")
         recorder.anomalies(anomalies.get("entered", 0), anomalies.get("released", 0))
         sizes = sum((Counter(population.sizes()) for population in self.populations.values()), Counter[int]())
@@ -370,8 +374,11 @@ class Processor(Stage):
                 return False
             population.swept_at, start = population.clock, 0
         rows = np.arange(start, min(start + self._settings.sweep_slice, len(population)))
+        began = time.perf_counter()
         if len(rows):
             self._look_at(population, rows, Moment(population.now(), population.clock, INACTIVITY), out)
+        if self._recorder is not None:
+            self._recorder.sweep(time.perf_counter() - began, len(rows))
         if start + len(rows) < len(population):
             self._sweeps[population.partition] = start + len(rows)
         else:
