@@ -14,6 +14,7 @@ from stream import __version__
 COMMANDS = {
     "demo": "a synthetic shop through all stages, live",
     "replay": "a data set through the embedded pipeline",
+    "backtest": "what the segments would have been worth, on your history",
     "run": "run the service",
     "produce": "push events to the events topic",
     "topics": "create the topics, or check them",
@@ -21,6 +22,7 @@ COMMANDS = {
     "tail": "look at a topic's records",
     "segments": "what the segments are, and their sizes",
     "explain": "why a user is in a segment",
+    "verify": "check what was published against the promises",
 }
 """Each is a module of stream/commands/, imported only when it is asked for: some take a second."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,20 @@ from stream.segments.processor import Processor
 METHODS: Final = ("resegment", "oracle", "rfm8", "rfm25", "naive")
 STEP_MS: Final = HOUR_MS
 
-Tell = Callable[[int, int], bool]
-"""Hears the rows taken in and the checkpoints passed so far; answers whether to go on."""
+
+class Progress(NamedTuple):
+    """How far a backtest is."""
+
+    rows: int
+    """Taken in."""
+    at_ms: int
+    """Up to this time."""
+    passed: int
+    """Checkpoints."""
+
+
+Tell = Callable[[Progress], bool]
+"""Answers whether to go on."""
 
 
 class BacktestInterruptedError(Exception):
@@ -117,7 +129,7 @@ class Backtest:
         self._lineage: list[Lineage] = []
         self._version = 0
 
-    def run(self, tell: Tell = lambda rows, passed: True) -> Result:
+    def run(self, tell: Tell = lambda progress: True) -> Result:
         """All of it, up to the last checkpoint. Raises BacktestInterruptedError, SourceError, TransportError."""
         with Replay(self._config, self._gate) as replay:
             processor = replay.deployment.processor
@@ -131,7 +143,7 @@ class Backtest:
         """Feed everything that arrives before `until_ms`, an hour with rows in it at a time."""
         while (arrival := self._gate.next_arrival) is not None and arrival < until_ms:
             self._gate.until = min(until_ms, (arrival // STEP_MS + 1) * STEP_MS)
-            if not replay.run(lambda rows: tell(rows, len(self._checkpoints))):
+            if not (replay.run() and tell(Progress(replay.rows, self._gate.until, len(self._checkpoints)))):
                 raise BacktestInterruptedError
             processor = replay.deployment.processor
             if self._judge is not None:
@@ -221,7 +233,7 @@ class Backtest:
             checkpoints=tuple(self._checkpoints),
             overall={name: track.overall() for name, track in self._tracks.items()},
             transitions=Transitions.between([snapshot.standing for snapshot in self._snapshots]),
-            stays=stays(changes, stay, self._plan.times[-1]),
+            stays=stays(changes, stay, self._plan.times[0], self._plan.times[-1]),
             stay_ms=stay,
             verdict=verdict,
             naive_changed=self._naive.changed_share,

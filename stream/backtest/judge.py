@@ -71,12 +71,13 @@ class Judge:
         personas = np.concatenate([self.persona(snapshot) for snapshot in snapshots])
         home = homes(segments, personas)
         users = population.table.user_ids
-        persona_then = self._personas.during([users[row] for row in changes.user.tolist()], changes.at)
+        judged = changes.at >= snapshots[0].at_ms
+        persona_then = self._personas.during([users[row] for row in changes.user[judged].tolist()], changes.at[judged])
         between = [self._moves(population, last, snapshot.at_ms) for last, snapshot in pairwise(snapshots)]
         moves = Moves(*(np.concatenate([np.empty(0, np.int64), *(part[i] for part in between)]) for i in range(4)))
         return Verdict(
             following=follow(moves, changes, self._looks, home, snapshots[-1].at_ms),
-            right=right(changes, persona_then, home),
+            right=right(changes[judged], persona_then, home),
             crosstab=self._crosstab(snapshots[-1]),
         )
 

@@ -48,8 +48,9 @@ def curve(confidence: FloatArray, kept: Mask) -> Curve:
     return Curve(tuple(mean.tolist()), tuple(share.tolist()), tuple(count[filled].tolist()), error)
 
 
-def stays(changes: Changes, stay_ms: int, end_ms: int) -> Curve:
-    """By whether the user's next change into another learned segment comes later than `stay_ms`."""
+def stays(changes: Changes, stay_ms: int, start_ms: int, end_ms: int) -> Curve:
+    """By whether the user's next change into another learned segment comes later than `stay_ms`; of the changes from
+    `start_ms` on whose `stay_ms` ended by `end_ms`."""
     into = changes.after > 0
     order = np.lexsort((np.arange(len(changes)), changes.user))
     left_at = np.full(len(changes), np.iinfo(np.int64).max)
@@ -58,7 +59,7 @@ def stays(changes: Changes, stay_ms: int, end_ms: int) -> Curve:
     other = changes.after[ordered[1:]] != changes.after[ordered[:-1]]
     leaves = ordered[:-1][same_user & other]
     left_at[leaves] = changes.at[ordered[1:][same_user & other]]
-    judged = into & (changes.at + stay_ms <= end_ms)
+    judged = into & (changes.at >= start_ms) & (changes.at + stay_ms <= end_ms)
     return curve(changes.confidence[judged], left_at[judged] > changes.at[judged] + stay_ms)
 
 
