@@ -21,8 +21,18 @@ from stream.runtime.changelog import Changelog
 from stream.segments.explain import Explanation, FeatureLine, explain
 from stream.segments.population import Population
 from stream.segments.processor import Processor
+from stream.segments.prototypes import Model, segment_id
+from stream.segments.whatif import WhatIf, what_if
 from stream.transport.base import TopicPartition, Transport
 from stream.transport.murmur2 import partition_of
+
+_WORDS = {
+    "purchase": "purchase",
+    "add_to_cart": "item put into the cart",
+    "browse": "page view",
+    "click": "click",
+    "search": "search",
+}
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,16 +48,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Explain one user from the committed state."""
     config = configuration(arguments)
     with opened(config) as transport:
-        partition, found = _find(transport, config, arguments.user)
+        partition, found, moves = _find(transport, config, arguments.user)
         history = list(_history(transport, partition, arguments.user))
     if arguments.json:
-        print_json({**asdict(found), "history": history})
+        print_json({**asdict(found), "what_would_move_them": moves, "history": history})
     else:
-        _print(found, history)
+        _print(found, moves, history)
     return 0
 
 
-def _find(transport: Transport, config: Config, user: str) -> tuple[int, Explanation]:
+def _find(transport: Transport, config: Config, user: str) -> tuple[int, Explanation, list[str]]:
     """Look in the partition that the user's key belongs to, then, for foreign partitioners, in the others."""
     count = input_partitions(transport, config)
     first = partition_of(user.encode(), count)
@@ -59,7 +69,8 @@ def _find(transport: Transport, config: Config, user: str) -> tuple[int, Explana
         population.restore(changelog.restore(partition, {}))
         # As the processor saw them last: after a replay the wall clock would make everybody a stranger.
         if (found := explain(user, population, layout, model, population.now())) is not None:
-            return partition, found
+            moves = what_if(user, population, layout, model, config.decision, population.now()) if model else None
+            return partition, found, list(_sentences(moves, model)) if moves and model else []
     raise CommandError(f"no event of user {user!r} has been accepted")
 
 
@@ -70,7 +81,7 @@ def _history(transport: Transport, partition: int, user: str) -> Iterator[dict[s
             yield orjson.loads(record.value)
 
 
-def _print(found: Explanation, history: list[dict[str, Any]]) -> None:
+def _print(found: Explanation, moves: list[str], history: list[dict[str, Any]]) -> None:
     console = plain_console()
     where = _label(found.segment)
     console.print(f"[bold]{escape(found.user_id)}[/bold]  {where}, since {_day(found.since) if found.segment else '-'}")
@@ -86,6 +97,10 @@ def _print(found: Explanation, history: list[dict[str, Any]]) -> None:
     if found.pending:
         console.print(f"on the way to {_label(found.pending)}: clearly nearer at the last look, to be confirmed")
     console.print(_features(found.features))
+    if moves:
+        console.print("\n[bold]what would move them[/bold]")
+    for sentence in moves:
+        console.print(escape(sentence), highlight=False)
     if history:
         console.print(f"\n[bold]{len(history)} changes[/bold]")
     for change in history:
@@ -95,6 +110,29 @@ def _print(found: Explanation, history: list[dict[str, Any]]) -> None:
             f"[dim]{change['cause']}, confidence {change['confidence']:.2f}[/dim]  {escape(why)}",
             highlight=False,
         )
+
+
+def _sentences(found: WhatIf, model: Model) -> Iterator[str]:
+    def name(segment: int) -> str:
+        return f"{model.names.get(segment)} ({segment_id(segment)})"
+
+    silence = found.silence
+    if silence is not None:
+        days = silence.after_ms / 86_400_000
+        after = f"{days:.0f} days" if days >= 2 else f"{silence.after_ms / 3_600_000:.0f} hours"
+        yield f"silence for {after}: to {name(silence.segment)}"
+        if len(silence.kept_by) == len(_WORDS):
+            yield f"anything they do within {after} keeps them"
+        elif silence.kept_by:
+            yield f"one {' or '.join(_WORDS[kind] for kind in silence.kept_by)} within {after} keeps them"
+    for deed in found.deeds:
+        yield f"{_more(deed.kind, deed.count)} now: to {name(deed.segment)}"
+
+
+def _more(kind: str, count: int) -> str:
+    if kind == "add_to_cart":
+        return f"{count} more item{'s' if count > 1 else ''} put into the cart"
+    return f"{count} more {_WORDS[kind]}{'' if count == 1 else 'es' if kind == 'search' else 's'}"
 
 
 def _features(lines: tuple[FeatureLine, ...]) -> Table:
