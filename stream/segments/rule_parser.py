@@ -233,9 +233,9 @@ class _Parser:
         if outside:
             self._next += 1
         if self._take("between"):
-            return self._between(self._as_value(left, at), outside)
+            return self._between(self._as_value(left, at), at, outside)
         if self._take("in"):
-            return self._one_of(self._as_value(left, at), outside)
+            return self._one_of(self._as_value(left, at), at, outside)
         if self._take("is"):
             return self._known(self._as_value(left, at), at)
         return left
@@ -256,19 +256,20 @@ class _Parser:
             left = right
         return found[0] if len(found) == 1 else Junction("and", tuple(found))
 
-    def _between(self, value: Value, outside: bool) -> Condition:
-        at = self._peek.at
+    def _between(self, value: Value, at: int, outside: bool) -> Condition:
+        start = self._peek.at
         low = self._value(self._sum)
         self._expect("and", "between the two bounds")
         high = self._value(self._sum)
         if isinstance(low, Number) and isinstance(high, Number) and low.value > high.value:
-            raise self._error(f"nothing is between {low.value:g} and {high.value:g}; the smaller bound comes first", at)
+            raise self._error(
+                f"nothing is between {low.value:g} and {high.value:g}; the smaller bound comes first", start
+            )
         self._feature_in(value, low, high, at=at)
         return Between(value, low, high, outside)
 
-    def _one_of(self, value: Value, outside: bool) -> Condition:
+    def _one_of(self, value: Value, at: int, outside: bool) -> Condition:
         self._expect("(", "after 'in'; write a list, such as in (1, 2, 3)")
-        at = self._peek.at
         numbers: list[float] = []
         while True:
             start = self._peek.at
