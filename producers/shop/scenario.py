@@ -42,7 +42,7 @@ class ForcedMoves:
         out = np.where(persona == GIFT, np.maximum(self.driven_out_at[user], since + 1), _NEVER)
         until = np.minimum(until, out)
         call = self.recruited_at[user]
-        called = (call > since) & (call < until)
+        called = (call > since) & (call < until) & (persona != LIVE)
         return np.where(called, call, until), np.where(called, LIVE, -1)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from producers.shop import Shop, ShopSettings, Truth, TruthInterval
 from producers.shop.bots import AMOUNTS
-from producers.shop.catalogue import PRICES, category_of
+from producers.shop.catalogue import ITEMS_EACH, PRICES, category_of
 from producers.shop.events import ADD_TO_CART, BROWSE, CLICK, DUPLICATE, FAVOURITE, PURCHASE, REVIEW, SEARCH, SHARE
 from producers.shop.personas import (
     BARGAIN,
@@ -28,7 +29,7 @@ from producers.shop.personas import (
     WINDOW,
 )
 from producers.shop.population import user_name
-from producers.shop.scenario import WITHIN_MS
+from producers.shop.scenario import WITHIN_MS, Scenario
 from producers.shop.settings import DAY_MS
 
 Events = NDArray[np.void]
@@ -126,11 +127,18 @@ def test_nothing_is_bought_that_was_not_in_the_cart_before(plain: tuple[Shop, Ev
 
 def test_refunds_give_back_an_order_line_of_the_same_person(plain: tuple[Shop, Events]) -> None:
     _, events = plain
-    orders = {(e["user"], e["session"], e["item"], e["a"]) for e in events[(events["kind"] == PURCHASE)] if e["a"] > 0}
+    orders = {
+        (e["user"], e["session"], e["item"], e["a"]): e["occurred"]
+        for e in events[(events["kind"] == PURCHASE) & (events["refund"] == 0)]
+    }
     refunds = events[events["refund"] == 1]
     assert len(refunds) > 100
     for refund in refunds:
-        assert (refund["user"], refund["session"], refund["item"], -refund["a"]) in orders
+        bought = orders[refund["user"], refund["session"], refund["item"], -refund["a"]]
+        if refund["persona"] < HONEST:
+            assert DAY_MS <= refund["occurred"] - bought <= 10 * DAY_MS
+        else:
+            assert 0 < refund["occurred"] - bought <= 300_000
 
 
 def test_people_who_drift_away_come_less_and_less() -> None:
@@ -195,8 +203,9 @@ def test_the_truth_agrees_with_the_events(scenario: str) -> None:
         assert NAMES[event["persona"]] in {interval.persona for interval in here}
 
 
-def test_intervals_of_people_are_whole_and_those_of_bots_have_gaps() -> None:
-    shop, _ = simulate(users=800)
+@pytest.mark.parametrize("scenario", ["static", "birth_death"])
+def test_intervals_of_people_are_whole_and_those_of_bots_have_gaps(scenario: str) -> None:
+    shop, _ = simulate(users=800, scenario=scenario, days=60, moves=3)
     joined = 0
     for user, intervals in _grouped(shop.truth).items():
         assert all(interval.start < interval.end for interval in intervals), user
@@ -245,6 +254,27 @@ def test_nobody_moves_where_nobody_may() -> None:
     assert len(more.truth.moves()) > 2 * len(usual.truth.moves()) > 50
 
 
+def test_how_long_people_stay_is_drawn_anew_each_time() -> None:
+    shop = Shop(ShopSettings(users=2_000, days=400, moves=2, joining=0))
+    stays = [
+        [interval.end - interval.start for interval in intervals[:2]]
+        for intervals in _grouped(shop.truth).values()
+        if len(intervals) > 2 and not intervals[0].is_bot
+    ]
+    assert len(stays) > 1_000
+    assert abs(np.corrcoef(np.log(np.array(stays).T))[0, 1]) < 0.1
+
+
+def test_people_have_favourites(plain: tuple[Shop, Events]) -> None:
+    _, events = plain
+    pages = of(events, LOYAL, BROWSE)
+    seen = np.zeros((pages["user"].max() + 1, 16))
+    np.add.at(seen, (pages["user"], category_of(pages["item"])), 1)
+    seen = seen[seen.sum(axis=1) >= 40]
+    assert np.median(seen.max(axis=1) / seen.sum(axis=1)) == pytest.approx(PERSONAS[LOYAL].focus * 0.85, abs=0.08)
+    assert len(set(seen.argmax(axis=1).tolist())) == 16
+
+
 def test_one_persona_is_born_and_another_dies() -> None:
     shop, events = simulate(scenario="birth_death", users=1_000, days=30)
     start = shop.settings.start_ms
@@ -262,20 +292,32 @@ def test_one_persona_is_born_and_another_dies() -> None:
         assert not any(i.persona == NAMES[LIVE] for i in simulate(scenario=name, users=300)[0].truth.intervals)
 
 
-def test_personas_drift_only_where_they_are_to() -> None:
-    def medians(scenario: str) -> NDArray[np.float64]:
-        shop, events = simulate(scenario=scenario, users=1_200, days=45, heterogeneity=0)
-        half = shop.settings.start_ms + 40 * DAY_MS
-        return np.array(
-            [
-                np.median(pages["a"][pages["occurred"] >= half])
-                / np.median(pages["a"][pages["occurred"] < half - 38 * DAY_MS])
-                for pages in (of(events, persona, BROWSE) for persona in (LOYAL, BARGAIN, WINDOW))
-            ]
+def test_personas_drift_as_their_scenario_says_and_only_there() -> None:
+    settings: dict[str, Any] = {"users": 4_000, "days": 24, "moves": 0, "joining": 0, "heterogeneity": 0}
+    fixed, still = simulate(**settings)
+    shop, moving = simulate(**settings, scenario="drift")
+    since = shop.settings.start_ms + 20 * DAY_MS
+    drift = Scenario(shop.settings)
+    swings = []
+    for persona in (LOYAL, BARGAIN, WINDOW):
+        when = np.full(1, since + 2 * DAY_MS)
+        who = np.full(1, persona)
+        visits, dwell, taste, buy = (
+            float(change(who, when)[0]) for change in (drift.visits, drift.dwell, drift.taste, drift.buy)
         )
-
-    assert np.abs(np.log(medians("static"))).max() < 0.06
-    assert np.abs(np.log(medians("drift"))).max() > 0.25
+        before, after = (of(found[found["occurred"] >= since], persona) for found in (still, moving))
+        assert sessions(after) / sessions(before) == pytest.approx(visits, rel=0.06)
+        pages = [found[found["kind"] == BROWSE] for found in (before, after)]
+        assert np.median(pages[1]["a"]) / np.median(pages[0]["a"]) == pytest.approx(dwell, rel=0.06)
+        place = [ndtri((found["item"] % ITEMS_EACH + 0.5) / ITEMS_EACH).mean() for found in pages]
+        assert place[1] - place[0] == pytest.approx(taste, abs=0.08)
+        if persona != WINDOW:  # who hardly ever buys
+            share = [sessions(found[found["kind"] == PURCHASE]) / sessions(found) for found in (before, after)]
+            assert np.diff(np.log(np.array(share) / (1 - np.array(share))))[0] == pytest.approx(buy, abs=0.2)
+        swings += [abs(np.log(visits)), abs(np.log(dwell)), abs(taste), abs(buy)]
+        assert Scenario(fixed.settings).visits(who, when)[0] == Scenario(fixed.settings).dwell(who, when)[0] == 1
+        assert Scenario(fixed.settings).taste(who, when)[0] == Scenario(fixed.settings).buy(who, when)[0] == 0
+    assert min(np.max(np.reshape(swings, (3, 4)), axis=0)) > 0.2
 
 
 def test_people_of_one_persona_differ_and_overlap_with_others() -> None:
