@@ -40,7 +40,15 @@ from stream.transport.base import Transport
 from stream.transport.settings import EmbeddedSettings, KafkaSettings
 
 PREFIX = "RESEGMENT_"
-NOT_SETTINGS = frozenset({"RESEGMENT_CONFIG", "RESEGMENT_REQUIRE_KAFKA", "RESEGMENT_TEST_BOOTSTRAP", "RESEGMENT_DATA"})
+NOT_SETTINGS = frozenset(
+    {
+        "RESEGMENT_CONFIG",
+        "RESEGMENT_CRASH_POINT",
+        "RESEGMENT_DATA",
+        "RESEGMENT_REQUIRE_KAFKA",
+        "RESEGMENT_TEST_BOOTSTRAP",
+    }
+)
 """Variables of that prefix which are no keys: the file's place, and the tests' own."""
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")

@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from stream.runtime import crash
 from stream.runtime.stage import StateDelta
 from stream.transport.base import OutRecord, TopicPartition, Transport, TransportError
 
@@ -106,6 +107,7 @@ class Changelog:
             last = header
             cursor = self._advance(header, first_of_parts)
             yield header["meta"], b"".join(parts)
+            crash.reach("in_restore")
             parts = []
         self._check(where, start, cursor, last, inputs)
         self._cursors[partition] = cursor

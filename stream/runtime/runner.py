@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
+from stream.runtime import crash
 from stream.runtime.changelog import Changelog
 from stream.runtime.stage import Output, Stage, StateDelta
 from stream.transport.base import (
@@ -178,6 +179,7 @@ class Runner:
         now = int(time.time() * 1000) if self._wall_clock else None
         batch = self._by_partition(poll)
         if batch:
+            crash.reach("after_poll")
             started = time.perf_counter()
             output = self.stage.process(batch, now)
             self._observer.batch(self.stage.name, sum(map(len, batch.values())), time.perf_counter() - started)
@@ -276,6 +278,7 @@ class Runner:
         assert self._session is not None
         started = time.perf_counter()
         written = self._session.commit(offsets, records)
+        crash.reach("after_commit")
         seconds = time.perf_counter() - started
         arrived = [record.timestamp for records in batch.values() for record in records] if self._wall_clock else []
         self._observer.commit(self.stage.name, seconds, arrived, sum(len(record.value or b"") for record in frames))

@@ -20,6 +20,7 @@ from river.drift import ADWIN
 from schemas import topics
 from schemas.model import SegmentModel
 from stream.anomalies.training import Trainer
+from stream.runtime import crash
 from stream.runtime.stage import Output, Stage, StateDelta
 from stream.segments.learner import LEARNERS, Learner
 from stream.segments.observations import QUARANTINED, Observations, feature_fingerprint
@@ -269,6 +270,7 @@ class Modeller(Stage):
         )
         self._steady = candidate.steady
         self._next_number = candidate.matching.next_number
+        crash.reach("at_publish")
         out.append(_record(version, self.model.to_bytes(), self._clock))
         if version > self.settings.keep_versions:
             out.append(_record(version - self.settings.keep_versions, None, self._clock))

@@ -26,6 +26,7 @@ from stream.features.batch import KINDS, EventBatch
 from stream.features.events import IngestSettings, Rejected, decode
 from stream.features.layout import EVENTS, FIRST, LAST, Layout
 from stream.features.table import Applied
+from stream.runtime import crash
 from stream.runtime.metrics import Recorder
 from stream.runtime.stage import Output, Stage
 from stream.segments.assign import (
@@ -212,6 +213,7 @@ class Processor(Stage):
     ) -> None:
         batch, rejected = decode(records, now_ms, self._ingest)
         applied = population.table.apply(batch)
+        crash.reach("in_apply")
         self._count(population, batch, applied, rejected)
         detected_at = population.clock
         out += [dead_letter(records[r.index], r, detected_at) for r in rejected]
@@ -320,6 +322,7 @@ class Processor(Stage):
         for start in range(0, len(population), self._settings.sweep_slice):
             rows = np.arange(start, min(start + self._settings.sweep_slice, len(population)))
             self._look_at(population, rows, Moment(population.now(), population.clock, MODEL), out)
+            crash.reach("at_model_switch")
         population.model_version = self.model.version
         return True
 
@@ -363,6 +366,7 @@ class Processor(Stage):
             rows = np.arange(len(population))
             if len(rows):
                 self._look_at(population, rows, Moment(population.now(), population.clock, INACTIVITY), out)
+                crash.reach("in_sweep")
             population.swept_at = number * interval
             population.counters["sweeps"] += 1
 
@@ -377,6 +381,7 @@ class Processor(Stage):
         began = time.perf_counter()
         if len(rows):
             self._look_at(population, rows, Moment(population.now(), population.clock, INACTIVITY), out)
+            crash.reach("in_sweep")
         if self._recorder is not None:
             self._recorder.sweep(time.perf_counter() - began, len(rows))
         if start + len(rows) < len(population):

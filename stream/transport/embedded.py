@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from schemas.topics import EVENTS, TopicSpec
+from stream.runtime import crash
 from stream.transport.base import (
     Difference,
     FencedError,
@@ -242,7 +243,10 @@ class EmbeddedSession(Session):
                     if where not in self._cursors:
                         raise FencedError(f"{where.topic}/{where.partition} is not, or no longer, this member's")
                 first = self._log.append(self._connection, packed, now_ms)
+                crash.reach("after_produce")
                 _store_offsets(self._connection, self._group, offsets)
+                crash.reach("after_offsets")
+                crash.reach("in_commit")
         return first
 
     def lag(self) -> dict[TopicPartition, int]:

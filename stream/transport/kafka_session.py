@@ -28,6 +28,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 
+from stream.runtime import crash
 from stream.transport.base import FencedError, OutRecord, Poll, Record, Session, TopicPartition
 from stream.transport.kafka_clients import Clients, renamed, send_all
 from stream.transport.kafka_group import CopartitionAssignor, Ownership
@@ -224,8 +225,11 @@ class KafkaSession(Session):
                 if metadata_of_record.offset < 0:
                     raise KafkaError(f"the broker did not say where it put the records of {record.topic}/{partition}")
                 first[where] = metadata_of_record.offset
+        crash.reach("after_produce")
         offsets = {where: OffsetAndMetadata(offset, "", -1) for where, offset in positions.items()}
         producer.send_offsets_to_transaction(offsets, metadata)
+        crash.reach("after_offsets")
+        crash.reach("in_commit")
         producer.commit_transaction()
         return first
 
