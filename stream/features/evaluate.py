@@ -17,7 +17,6 @@ from stream.features.layout import DAY_MS, LAST, NEVER, DecayedTerm, Layout, Rea
 from stream.features.windows import window_sums
 
 Arrays = Sequence[npt.NDArray[Any]]
-Sums = npt.NDArray[np.floating[Any]]
 
 
 def evaluate(layout: Layout, arrays: Arrays, at_ms: int) -> Floats:
@@ -37,7 +36,7 @@ class _Evaluation:
         self._latest: Ints = self._column(LAST)[:, 0]
         self._at: Ints = np.maximum(self._latest, at_ms)
         self._fades: dict[int, Floats] = {}
-        self._terms: dict[ReadTerm, Sums] = {}
+        self._terms: dict[ReadTerm, Floats] = {}
         self._spreads: dict[DecayedTerm, dict[str, Floats]] = {}
 
     def vectors(self) -> Floats:
@@ -46,7 +45,7 @@ class _Evaluation:
             result[:, index] = self._feature(reader)
         return result
 
-    def _feature(self, reader: Reader) -> Sums:
+    def _feature(self, reader: Reader) -> Floats:
         match reader.how:
             case "value":
                 return self._term(reader.terms[0])
@@ -66,7 +65,7 @@ class _Evaluation:
             self._fades[half_life] = decay.fade(self._latest, self._at, half_life)
         return self._fades[half_life]
 
-    def _term(self, term: ReadTerm) -> Sums:
+    def _term(self, term: ReadTerm) -> Floats:
         if term not in self._terms:
             column = self._column(term.column)
             self._terms[term] = (
@@ -103,6 +102,6 @@ def _spread(buckets: npt.NDArray[np.float32], fade: Floats) -> dict[str, Floats]
     }
 
 
-def _ratio(numerator: Sums, denominator: Sums) -> Sums:
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     known = np.abs(denominator) >= decay.FORGOTTEN
     return np.where(known, numerator / np.where(known, denominator, 1.0), np.nan)

@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stream.features.batch import Ints, Mask
-
-Sums = npt.NDArray[np.float32]
+from stream.features.batch import Floats, Ints, Mask
 
 
 def slots(times: Ints, latest: Ints, tile: int, tiles: int) -> tuple[Mask, Ints]:
@@ -34,15 +32,18 @@ def passed(before: Ints, after: Ints, tile: int, tiles: int) -> Mask:
     return cleared
 
 
-def window_sums(ring: npt.NDArray[Any], latest: Ints, at: Ints, tile: int, tiles: int) -> Sums:
+def window_sums(ring: npt.NDArray[Any], latest: Ints, at: Ints, tile: int, tiles: int) -> Floats:
     """Sums (m,) of the last `tiles` tiles at times `at` >= latest; `ring` is (m, n) with n >= tiles."""
     length = ring.shape[1]
     head = latest // tile
     # How many tiles of the ring, counted back from the head, the window still covers.
     covered = np.clip(tiles - (at // tile - head), 0, tiles).astype(np.int16)
     inside = np.take(_ages(length), head % length, axis=0) < covered[:, None]
-    total: Sums = np.einsum("ij,ij->i", inside.astype(np.float32), ring.astype(np.float32, copy=False))
-    return total
+    total: npt.NDArray[np.float32] = np.einsum(
+        "ij,ij->i", inside.astype(np.float32), ring.astype(np.float32, copy=False)
+    )
+    # What is computed from it is computed in float64: a third is not 0.33333334.
+    return total.astype(np.float64)
 
 
 @lru_cache(maxsize=64)

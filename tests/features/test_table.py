@@ -243,6 +243,13 @@ def test_a_refund_lowers_spend_and_is_activity_but_no_purchase() -> None:
     assert at["average_order_value"] == pytest.approx(50.0, rel=2.0 ** (HALF_HOUR / (90 * DAY)) - 1)
 
 
+def test_ratios_of_windows_are_as_exact_as_float64() -> None:
+    ratio = {"numerator": {"of": "count"}, "denominator": {"of": "visits"}, "window": "30d"}
+    table = UserTable(compile_layout(parse_features([{"name": "r", "aggregate": "ratio", **ratio}])))
+    table.apply(to_batch([Event("a", str(n), "click", START + n % 3 * HOUR) for n in range(10)]))
+    assert table.features(None, START + 2 * HOUR).tolist() == [[10 / 3]]
+
+
 def test_extra_columns_are_live_grow_with_the_table_and_survive_a_restart() -> None:
     table = UserTable(_layout([Extra("segment", "i4", -1), Extra("since", "i8"), Extra("flag", "?")]))
     table.apply(to_batch([Event("a", "1", "click", START)]))
