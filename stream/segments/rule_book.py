@@ -133,6 +133,8 @@ class RuleBook:
     def _move(self, population: Population, looked: Looked, i: int, slot: Slot, enters: bool, cause: int) -> Moved:
         row, triggers = int(looked.rows[i]), looked.triggers
         event = triggers if cause == BEHAVIOUR else None
+        if event is not None:
+            population.arrived.append(event.records[i].timestamp)
         sequence = population.table.column("sequence")
         sequence[row] += 1
         segment = {"id": slot.id, "name": slot.name}
