@@ -4,14 +4,15 @@ Invariants. A learner learns row by row: how rows were batched makes no differen
 a restored learner continues with the same bits. Only finite rows of the learner's width pass the door, because one
 NaN makes River's KMeans answer 0 for ever after, and an unseen feature adds a coordinate to its centres.
 
-To add a clusterer: implement Learner, and enter it in LEARNERS under its name in LearnerSettings.algorithm.
+To add a clusterer: implement Learner, and enter it in LEARNERS (stream.segments.clusterers) under its name in
+LearnerSettings.algorithm.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,10 @@ class Prototypes(NamedTuple):
     """(p,) prototypes of one group are one segment: 0, 1, ..."""
     lasting: bool
     """Whether prototype i is what prototype i was before, grown on."""
+    radii: FloatArray | None = None
+    """(p,) beyond every radius is noise; None: the clusterer knows no noise"""
+    evident: NDArray[np.bool_] | None = None
+    """(g,) groups that stand apart by the clusterer's own evidence, which held over two reviews; None: it has none"""
 
 
 class Learner(ABC):
@@ -138,10 +143,7 @@ class KMeansLearner(Learner):
         self.river = QuickKMeans(centres[:, active], self._settings.step)
 
     def learn(self, row: FloatArray) -> None:  # noqa: D102
-        values = row[self._active].tolist()
-        if len(row) != self._width or not _all_finite(values):
-            raise ValueError(f"only finite rows of {self._width} numbers may reach River, got {row.tolist()}")
-        self.river.learn_predict_one(dict(enumerate(values)))
+        self.river.learn_predict_one(river_row(row, self._width, self._active))
 
     def prototypes(self) -> Prototypes:  # noqa: D102
         centres = np.zeros((len(self.river.points), self._width))
@@ -186,10 +188,11 @@ class KMeansLearner(Learner):
         return cls(state["centres"], state["active"].astype(np.intp), settings)
 
 
-LEARNERS: Final[Mapping[str, type[Learner]]] = {learner.name: learner for learner in (KMeansLearner,)}
-
-
-def _all_finite(row: list[float]) -> bool:
+def river_row(row: FloatArray, width: int, active: IndexArray) -> dict[int, float]:
+    """The active axes of a row as River takes them. Raises ValueError for what is not finite or not `width` numbers."""
+    values = row[active].tolist()
     # One pass: the sum of finite numbers below the clip cannot overflow; NaN and infinity survive any sum.
-    total = sum(row)
-    return total - total == 0.0
+    total = sum(values)
+    if len(row) != width or total - total != 0.0:
+        raise ValueError(f"only finite rows of {width} numbers may reach River, got {row.tolist()}")
+    return dict(enumerate(values))

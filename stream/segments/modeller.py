@@ -22,7 +22,8 @@ from schemas.model import SegmentModel
 from stream.anomalies.training import Trainer
 from stream.runtime import crash
 from stream.runtime.stage import Output, Stage, StateDelta
-from stream.segments.learner import LEARNERS, Learner
+from stream.segments.clusterers import LEARNERS
+from stream.segments.learner import Learner
 from stream.segments.observations import QUARANTINED, Observations, feature_fingerprint
 from stream.segments.packing import pack, unpack
 from stream.segments.panel import Panel

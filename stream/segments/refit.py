@@ -1,7 +1,8 @@
 """Batch k-means on a few thousand rows: k-means++ starts, Lloyd's iterations, and comparison of results.
 
-Used to warm-start the stream learner and to repair it. Deterministic for a seed; no library of batch learning is
-needed at run time. Arthur & Vassilvitskii, "k-means++", SODA 2007; Lloyd, "Least squares quantization in PCM", 1982.
+Used to warm-start the stream learners, to repair them, and to cluster micro-clusters by their weights. Deterministic
+for a seed; weights of 1 change no bit; no library of batch learning is needed at run time. Arthur & Vassilvitskii,
+"k-means++", SODA 2007; Lloyd, "Least squares quantization in PCM", 1982.
 """
 
 from __future__ import annotations
@@ -26,48 +27,52 @@ class Fit(NamedTuple):
 
     centres: FloatArray
     inertia: float
-    """Sum of the squared distances to the nearest centre."""
+    """Sum of the (weighted) squared distances to the nearest centre."""
 
 
-def fit(z: FloatArray, k: int, restarts: int, rng: np.random.Generator) -> Fit:
-    """The best of several k-means++ starts on rows (m, d)."""
-    return min((lloyd(z, plus_plus(z, k, rng)) for _ in range(restarts)), key=lambda f: f.inertia)
+def fit(z: FloatArray, k: int, restarts: int, rng: np.random.Generator, weights: FloatArray | None = None) -> Fit:
+    """The best of several k-means++ starts on rows (m, d) with `weights` (m,), or each with weight 1."""
+    return min((lloyd(z, plus_plus(z, k, rng, weights), weights) for _ in range(restarts)), key=lambda f: f.inertia)
 
 
-def lloyd(z: FloatArray, centres: FloatArray) -> Fit:
+def lloyd(z: FloatArray, centres: FloatArray, weights: FloatArray | None = None) -> Fit:
     """Refine centres (k, d). A centre that loses all its rows moves to the row that is served worst."""
     centres = centres.copy()
+    weights = np.ones(len(z)) if weights is None else weights
+    weighted = z * weights[:, None]
     inertia = math.inf
     for _ in range(ITERATIONS):
         squared = cdist(z, centres, "sqeuclidean")
         nearest = squared.argmin(axis=1)
-        served = squared[np.arange(len(z)), nearest]
+        served = squared[np.arange(len(z)), nearest] * weights
         before, inertia = inertia, float(served.sum())
         if before - inertia <= TOLERANCE * inertia:
             break
-        counts = np.bincount(nearest, minlength=len(centres))
-        sums = np.stack([np.bincount(nearest, column, len(centres)) for column in z.T], axis=1)
+        counts = np.bincount(nearest, weights, len(centres))
+        sums = np.stack([np.bincount(nearest, column, len(centres)) for column in weighted.T], axis=1)
         filled = counts > 0
         centres[filled] = sums[filled] / counts[filled, None]
         for empty in np.flatnonzero(~filled).tolist():
             worst = int(served.argmax())
             centres[empty] = z[worst]
             served[worst] = 0.0
-    return Fit(centres, inertia_of(z, centres))
+    return Fit(centres, inertia_of(z, centres, weights))
 
 
-def inertia_of(z: FloatArray, centres: FloatArray) -> float:
-    """Sum of the squared distances of rows (m, d) to the nearest of the centres."""
-    return float(cdist(z, centres, "sqeuclidean").min(axis=1).sum())
+def inertia_of(z: FloatArray, centres: FloatArray, weights: FloatArray | None = None) -> float:
+    """Sum of the (weighted) squared distances of rows (m, d) to the nearest of the centres."""
+    squared = cdist(z, centres, "sqeuclidean").min(axis=1)
+    return float(squared.sum() if weights is None else (squared * weights).sum())
 
 
-def plus_plus(z: FloatArray, k: int, rng: np.random.Generator) -> FloatArray:
-    """k starting centres (k, d), each drawn by its squared distance from those before; the best of a few draws
-    each time (greedy k-means++)."""
+def plus_plus(z: FloatArray, k: int, rng: np.random.Generator, weights: FloatArray | None = None) -> FloatArray:
+    """k starting centres (k, d), each drawn by its (weighted) squared distance from those before; the best of a few
+    draws each time (greedy k-means++)."""
+    weights = np.ones(len(z)) if weights is None else weights
     trials = 2 + int(math.log(k))
     first = int(rng.integers(len(z)))
     centres = [z[first]]
-    squared = cdist(z, z[first : first + 1], "sqeuclidean").ravel()
+    squared = cdist(z, z[first : first + 1], "sqeuclidean").ravel() * weights
     for _ in range(1, k):
         total = float(squared.sum())
         if total > 0:
@@ -75,7 +80,7 @@ def plus_plus(z: FloatArray, k: int, rng: np.random.Generator) -> FloatArray:
             drawn = np.minimum(drawn, len(z) - 1)
         else:  # fewer distinct rows than centres
             drawn = rng.integers(len(z), size=trials)
-        each = np.minimum(squared, cdist(z[drawn], z, "sqeuclidean"))
+        each = np.minimum(squared, cdist(z[drawn], z, "sqeuclidean") * weights)
         best = int(each.sum(axis=1).argmin())
         squared = each[best]
         centres.append(z[int(drawn[best])])

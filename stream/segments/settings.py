@@ -8,6 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stream.anomalies.forest import ForestSettings
 from stream.durations import Duration
+from stream.segments.clusterer_settings import (
+    CluStreamSettings,
+    DBStreamSettings,
+    DenStreamSettings,
+    HierarchicalSettings,
+)
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 HOUR = 3_600_000
@@ -15,11 +21,14 @@ DAY = 24 * HOUR
 
 
 class LearnerSettings(BaseModel):
-    """The clusterer: River's KMeans with a small step, warm-started, repaired at each review."""
+    """The clusterer. Default: River's KMeans with a small step, warm-started, repaired at each review.
+
+    `dbstream` and `denstream` find how many segments there are by themselves, and leave noise out; for few axes.
+    """
 
     model_config = _STRICT
 
-    algorithm: Literal["kmeans"] = "kmeans"
+    algorithm: Literal["kmeans", "clustream", "hierarchical", "dbstream", "denstream"] = "kmeans"
     segments: int = Field(default=6, ge=2, le=50, description="How many; `resegment suggest-k` proposes")
     step: float = Field(
         default=0.01, gt=0, le=0.5, description="River's `halflife`: how far a centre moves towards an observation"
@@ -29,6 +38,18 @@ class LearnerSettings(BaseModel):
         default=0.02, ge=0, lt=1, description="A refit is adopted when it lowers the inertia by more than this share"
     )
     seed: int = Field(default=7, ge=0)
+    clustream: CluStreamSettings = CluStreamSettings()
+    hierarchical: HierarchicalSettings = HierarchicalSettings()
+    dbstream: DBStreamSettings = DBStreamSettings()
+    denstream: DenStreamSettings = DenStreamSettings()
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.clustream.micro_clusters <= self.segments:
+            raise ValueError(
+                f"clustream.micro_clusters ({self.clustream.micro_clusters}) must be above segments ({self.segments})"
+            )
+        return self
 
 
 class WarmUpSettings(BaseModel):
