@@ -1,7 +1,7 @@
 """Every kind of broken record that a pipeline meets, each made from a valid event, with the reasons that fit it.
 
 `KINDS` is ordered and only ever grows at its end. A fault takes a valid event as a dict and gives key and value of a
-record that no decoder may accept.
+record that the decoder must refuse.
 """
 
 from __future__ import annotations
@@ -116,4 +116,7 @@ KINDS: Final = (
         frozenset({"invalid_field", "too_large"}),
     ),
     Fault("nested_bomb", _nested, frozenset({"not_json", "invalid_field"})),
+    # These two are whole events: they are broken where the key must be the user, as it must by default.
+    Fault("empty_key", lambda e, _: (b"", orjson.dumps(e)), frozenset({"no_key"})),
+    Fault("key_of_another", lambda e, _: (b"somebody-else", orjson.dumps(e)), frozenset({"key_mismatch"})),
 )

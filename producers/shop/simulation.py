@@ -38,7 +38,7 @@ from producers.shop.truth import Truth
 from producers.source import Source, SourceRow
 from schemas.events import EVENT_TYPES
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raise it when the same settings give other rows: what was begun with the old ones must not go on with the new."""
 
 SLICE_SESSIONS: Final = 4_000
@@ -71,12 +71,12 @@ class Shop(Source):
         self.settings = settings
         self._scenario = Scenario(settings)
         self._population = Population(settings, self._scenario)
+        self._summary: ShopSummary | None = None
 
     @property
     def total(self) -> int | None:
         """Known once somebody asked for the summary; a simulation of its own otherwise, so None."""
-        summary = self.__dict__.get("_summary")
-        return summary.rows if isinstance(summary, ShopSummary) else None
+        return None if self._summary is None else self._summary.rows
 
     @property
     def fingerprint(self) -> str:
@@ -90,7 +90,9 @@ class Shop(Source):
 
     @property
     def summary(self) -> ShopSummary:
-        """Counts of everything; simulates once."""
+        """Counts of everything; the first time costs a simulation."""
+        if self._summary is None:
+            self._summary = self._count()
         return self._summary
 
     def rows(self, start: int = 0) -> Iterator[SourceRow]:
@@ -142,8 +144,7 @@ class Shop(Source):
             ]
         )
 
-    @cached_property
-    def _summary(self) -> ShopSummary:
+    def _count(self) -> ShopSummary:
         fates = np.zeros(BROKEN + 1, np.int64)
         kinds = np.zeros(len(EVENT_TYPES), np.int64)
         personas = np.zeros(len(NAMES), np.int64)
