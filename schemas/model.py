@@ -90,6 +90,16 @@ class OutlierThresholds(BaseModel):
     distance_release: float = Field(gt=0)
 
 
+class ExpectedMove(BaseModel):
+    """The share of all people whom a version was expected to move from one segment to another."""
+
+    from_: str = Field(alias="from")
+    to: str
+    share: float = Field(ge=0, le=1)
+
+    model_config = {**FROZEN, "populate_by_name": True, "serialize_by_alias": True}
+
+
 class ModelQuality(BaseModel):
     """How a version looked on the panel when it was made."""
 
@@ -100,6 +110,11 @@ class ModelQuality(BaseModel):
     silhouette: float | None = Field(default=None, description="-1 to 1, on a sample; null where there is one segment")
     moved: float = Field(default=0, ge=0, le=1, description="Share of the people whose segment it changes")
     drift: bool = Field(default=False, description="Drift asked for it")
+    promoted_by: Literal["first", "budget", "configuration", "drift", "silhouette", "coverage"] = Field(
+        default="first",
+        description="It fits the churn budget; or configuration, drift, or a last version that failed people forced it",
+    )
+    expected_moves: tuple[ExpectedMove, ...] = Field(default=(), description="Of people, on the panel, by segment")
 
 
 class SegmentModel(BaseModel):
@@ -118,4 +133,7 @@ class SegmentModel(BaseModel):
     lineage: tuple[Lineage, ...] = ()
     thresholds: OutlierThresholds
     quality: ModelQuality
+    calibration: tuple[float, ...] = Field(
+        default=(), description="Confidence at the middles of equal bins of rival / (own + rival), from 0.5 to 1"
+    )
     forest: ForestArrays | None = None

@@ -21,6 +21,10 @@ MODELLER_STATE = "modeller-state"
 CAMPAIGN_STATE = "campaign-state"
 DELIVERY_STATE = "delivery-state"
 
+MODEL_PIN_KEY = b"pin"
+"""On the model topic: a record with this key holds the version that all processors use, whatever is published after
+it; a tombstone lets them follow the newest one again. All other keys are version numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:

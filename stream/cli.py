@@ -21,6 +21,7 @@ COMMANDS = {
     "config": "show the configuration",
     "tail": "look at a topic's records",
     "segments": "what the segments are, and their sizes",
+    "model": "the model's versions: list, diff, pin, rollback",
     "explain": "why a user is in a segment",
     "verify": "check what was published against the promises",
 }
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from stream.commands.common import CommandError
     from stream.config import ConfigError
     from stream.transport.base import TransportError
+
     try:
         return int(chosen.run(chosen))
     except (CommandError, TransportError) as error:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 import orjson
 from rich.table import Table
 
 from schemas import topics
+from schemas.model import Lineage
 from stream.commands.common import CommandError, configuration, opened, place_options, print_json
+from stream.config import Config
 from stream.report import plain_console, traits
 from stream.segments.prototypes import Model
 from stream.transport.base import TopicPartition, Transport
@@ -19,6 +23,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser("segments", help="what the segments are, and their sizes", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--history", action="store_true", help="what became of every segment, version by version")
     place_options(parser)
     parser.set_defaults(run=run)
 
@@ -26,6 +31,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print a row for each segment."""
     config = configuration(arguments)
+    if arguments.history:
+        return _history(config, arguments.json)
     with opened(config) as transport:
         model = newest_model(transport)
         members = memberships(transport)
@@ -62,12 +69,55 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def newest_model(transport: Transport) -> Model | None:
-    """The newest published model, if there is one."""
-    newest = None
+    """The model that processors use: the pinned one, else the newest, if there is one."""
+    published = versions(transport)
+    return published.pinned or (published.by_version[max(published.by_version)] if published.by_version else None)
+
+
+def _history(config: Config, as_json: bool) -> int:
+    """Births, splits, merges and deaths; that a segment merely lived on is not told."""
+    with opened(config) as transport:
+        published = versions(transport).by_version
+    names: dict[str, str] = {}
+    told: list[tuple[int, int, Lineage, str]] = []
+    for version, model in published.items():
+        names |= {profile.id: profile.name for profile in model.profiles}
+        told += [
+            (version, model.created_at, line, names.get(line.segment, ""))
+            for line in model.lineage
+            if line.kind != "survived"
+        ]
+    if as_json:
+        print_json([{"version": v, "at": at, "name": name, **line.model_dump()} for v, at, line, name in told])
+        return 0
+    for version, at, line, name in told:
+        day = datetime.fromtimestamp(at / 1000, UTC)
+        parents = f" from {', '.join(line.parents)}" if line.parents else ""
+        print(f"{day:%Y-%m-%d %H:%M}  version {version:>4}  {line.segment:<8} {line.kind}{parents}  {name}")
+    if not told:
+        print("no model has been published yet")
+    return 0
+
+
+class Versions(NamedTuple):
+    """What the model topic holds."""
+
+    by_version: dict[int, Model]
+    pinned: Model | None
+
+
+def versions(transport: Transport) -> Versions:
+    """All versions that are kept, ascending, and the pinned one."""
+    values: dict[bytes | None, bytes | None] = {}
     if transport.partitions(topics.SEGMENT_MODEL):
         for record in transport.read(TopicPartition(topics.SEGMENT_MODEL, 0), 0):
-            newest = record.value if record.value is not None else newest
-    return None if newest is None else Model.from_bytes(newest)
+            values[record.key] = record.value
+    pin = values.pop(topics.MODEL_PIN_KEY, None)
+    models = [Model.from_bytes(value) for value in values.values() if value is not None]
+    return Versions(
+        {model.version: model for model in sorted(models, key=lambda one: one.version)},
+        None if pin is None else Model.from_bytes(pin),
+    )
 
 
 def memberships(transport: Transport) -> Counter[str]:

@@ -58,11 +58,15 @@ class Standing:
 
 @dataclass(slots=True)
 class Assignment:
-    """What a look decided, columns of length m; `cause` means something only where the segment changed."""
+    """What a look decided, columns of length m; `cause` means something only where the segment changed.
+
+    `share` is rival / (own + rival) of the distances: 0.5 on the border, 1 at the centre, and 1 for those who are in a
+    built-in segment, whose rule is no matter of distance.
+    """
 
     standing: Standing
     cause: NDArray[np.int8]
-    confidence: FloatArray
+    share: FloatArray
 
 
 def assign(
@@ -73,13 +77,15 @@ def assign(
     held: NDArray[np.bool_],
     look: int,
     settings: DecisionSettings,
+    noise: NDArray[np.bool_] | None = None,
 ) -> Assignment:
     """Decide m users at once.
 
     Parameters: `distances` (m, s) to the nearest prototype of each of the s learned `segments` (s,); where the users
     stand; who is a newcomer; who is held in quarantine; `look` is the cause code that this look has if it is the
     one that moves somebody (BEHAVIOUR after events, INACTIVITY at a sweep, MODEL at a new version, which needs
-    one look only, since everybody is relabelled at that instant).
+    one look only, since everybody is relabelled at that instant); who is `noise`, beyond every radius of a
+    clusterer that knows noise: they keep the learned segment that they have, and enter none.
     """
     m = len(standing.segment)
     every = np.arange(m)
@@ -92,6 +98,9 @@ def assign(
     own = np.where(alive, distances[every, column], np.inf)
     # The margin is on the distance itself; beaten by a margin also means nearest is another one.
     challenged = alive & (nearest != current) & (distances[every, best] < (1.0 - settings.margin) * own)
+    if noise is not None:
+        challenged &= ~noise
+        nearest = np.where(noise, NONE, nearest)
     needed = 1 if look == MODEL else settings.looks
     same = challenged & (standing.candidate == nearest)
     looks = np.where(challenged, np.where(same, np.minimum(standing.looks, 100) + 1, 1), 0).astype(np.int8)
@@ -116,14 +125,10 @@ def assign(
         looks=np.where(pending, looks, 0).astype(np.int8),
         candidate_cause=np.where(pending, first_cause, 0).astype(np.int8),
     )
-    return Assignment(after, cause, _confidence(distances, segments, target))
+    return Assignment(after, cause, _share(distances, segments, target))
 
 
-def _confidence(distances: FloatArray, segments: IntArray, target: IntArray) -> FloatArray:
-    """How much nearer the assigned segment is than the best other one: 0.5 on the border, 1 at the centre.
-
-    Newcomers and the held have 1: their rule is not a matter of distance.
-    """
+def _share(distances: FloatArray, segments: IntArray, target: IntArray) -> FloatArray:
     column = np.searchsorted(segments, target)
     column[column == len(segments)] = 0
     learned = segments[column] == target

@@ -129,6 +129,8 @@ class Look:
     ) -> list[OutRecord]:
         """Write down each move; the one place where Python touches single users."""
         table, model = population.table, self.model
+        learned = decided.standing.segment > 0
+        confidence = np.where(learned, model.confidence(decided.share), 1.0)
         sequence, since = table.column("sequence"), table.column("since")
         records: list[OutRecord] = []
         for i in moved.tolist():
@@ -148,7 +150,7 @@ class Look:
                 cause=cause,
                 occurred_at=occurred_at,
                 detected_at=moment.detected_at,
-                confidence=float(decided.confidence[i]),
+                confidence=float(confidence[i]),
                 why=self._why(seen, i, old, new),
                 source=position(record),
                 event_id=triggers.event_ids[i] if triggers is not None and record is not None else None,

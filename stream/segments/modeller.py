@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,15 @@ from schemas.model import SegmentModel
 from stream.anomalies.training import Trainer
 from stream.runtime import crash
 from stream.runtime.stage import Output, Stage, StateDelta
+from stream.segments.calibration import Calibration
 from stream.segments.clusterers import LEARNERS
 from stream.segments.learner import Learner
 from stream.segments.observations import QUARANTINED, Observations, feature_fingerprint
 from stream.segments.packing import pack, unpack
 from stream.segments.panel import Panel
-from stream.segments.prototypes import Model
-from stream.segments.review import Candidate, People, build, propose
+from stream.segments.promotion import Budget, Moves, Ruling
+from stream.segments.prototypes import Model, segment_id
+from stream.segments.review import Candidate, People, build, propose, shadow
 from stream.segments.scaling import FeatureInfo, Scaler
 from stream.segments.settings import ModellerSettings
 from stream.transport.base import OutRecord, Record
@@ -40,6 +42,14 @@ log = logging.getLogger(__name__)
 STATE_FORMAT: Final = 1
 PARTITION: Final = 0
 _ADWIN: Any = ADWIN  # River annotates its constructor, but not what it returns
+
+
+class _Nearest(NamedTuple):
+    """Of each row: the distance to the nearest published prototype, its segment, and rival / (own + rival)."""
+
+    distance: list[float]
+    segment: list[int]
+    share: list[float]
 
 
 class Modeller(Stage):
@@ -62,7 +72,11 @@ class Modeller(Stage):
         """The last version (without its forest after a restore: only scorers need that)."""
         self.panel = Panel(self.settings.buffer, len(self.features))
         self.learner: Learner | None = None
-        self.counters = {"observations": 0, "reviews": 0, "drift_reviews": 0, "skipped_records": 0, "skipped_rows": 0}
+        self.counters = dict.fromkeys(
+            ("observations", "reviews", "drift_reviews", "held", "skipped_records", "skipped_rows"), 0
+        )
+        self._budget = Budget(self.settings.promotion)
+        self._calibration = Calibration()
         self._scaler: Scaler | None = None
         self._next_number = 1
         self._steady = np.zeros(0, np.int64)
@@ -140,7 +154,7 @@ class Modeller(Stage):
 
     def _learn_until_review(self, seen: Observations, start: int) -> int:
         """Learn rows from `start` until a review is due; returns the first row that was not learned."""
-        rows, distances = self._scaled(seen.features[start:])
+        rows, nearest = self._scaled(seen.features[start:])
         users, times = seen.user_hash[start:].tolist(), seen.at_ms[start:].tolist()
         flags, weights = seen.flags[start:].tolist(), seen.weight[start:].tolist()
         for i, user in enumerate(users):
@@ -149,27 +163,32 @@ class Modeller(Stage):
             self._first_at = self._first_at or self._clock
             if flags[i] & QUARANTINED:
                 self.panel.remove(user)
+                self._calibration.forget(user)
             else:
                 self.panel.put(user, times[i], weights[i], seen.features[start + i])
                 self.counters["observations"] += 1
                 self._since_review += 1
                 if self.learner is not None:
                     self.learner.learn(rows[i])
-                if distances is not None:
-                    self._watch(distances[i])
+                if nearest is not None:
+                    self._watch(nearest.distance[i])
+                    self._calibration.note(user, nearest.segment[i], nearest.share[i])
             if self._due():
                 return start + i + 1
         return len(seen)
 
-    def _scaled(self, features: FloatArray) -> tuple[FloatArray, list[float] | None]:
-        """Scaled rows, and their distances to the published prototypes."""
+    def _scaled(self, features: FloatArray) -> tuple[FloatArray, _Nearest | None]:
+        """Scaled rows, and where they stand under the published version."""
         if self._scaler is None:
             return features, None
         z = self._scaler.transform(features)
         if self.model is None or self.model.features != self._names:
             return z, None
-        distances: list[float] = self.model.nearest(z).distance.tolist()
-        return z, distances
+        nearest = self.model.nearest(self.model.scale(features))
+        both = np.maximum(nearest.distance + nearest.runner_up, 1e-12)
+        share = np.where(np.isinf(nearest.runner_up), 1.0, nearest.runner_up / both)
+        segments = self.model.segments[nearest.prototype]
+        return z, _Nearest(nearest.distance.tolist(), segments.tolist(), share.tolist())
 
     # -- drift ------------------------------------------------------------------------------------------------
 
@@ -228,7 +247,7 @@ class Modeller(Stage):
                 self.settings.identity,
             )
             if forced or rescaled or self._worth(candidate, people):
-                self._publish(candidate, people, drift, out)
+                self._promote(candidate, people, drift, forced, out)
         self._reviewed_at, self._since_review, self._review_now = self._clock, 0, False
         self._start_watch(())
 
@@ -250,12 +269,41 @@ class Modeller(Stage):
         # By chance alone, p new prototypes fit m people better than p old ones by about 2p/m.
         chance = 2.0 * len(candidate.centres) / len(people.features)
         better = candidate.gain > rules.gain + chance and candidate.moved > rules.moved
-        if last is None or candidate.events or better:
+        return last is None or candidate.events or better or self._uncovered(people)
+
+    def _uncovered(self, people: People) -> bool:
+        """Whether too many people are outliers to the last version."""
+        last = self.model
+        if last is None or last.features != self._names or last.thresholds is None:
             return True
         beyond = last.nearest(last.scale(people.features)).distance > last.thresholds.distance
-        return float(people.weight[beyond].sum()) > rules.outliers * float(people.weight.sum())
+        return float(people.weight[beyond].sum()) > self.settings.review.outliers * float(people.weight.sum())
 
-    def _publish(self, candidate: Candidate, people: People, drift: bool, out: list[OutRecord]) -> None:
+    def _promote(self, candidate: Candidate, people: People, drift: bool, forced: bool, out: list[OutRecord]) -> None:
+        """Try the candidate in the shadow; publish it where the churn budget, or drift, allows."""
+        ruling: Ruling = "first"
+        moves = Moves(0.0, {})
+        if self.model is not None:
+            moves, lost = shadow(candidate, people, self.model, self.settings.promotion.margin)
+            ruling = self._budget.rule(
+                moves, self._clock, asked=forced, drift=drift, uncovered=self._uncovered(people), silhouette_lost=lost
+            )
+        told = {f"{segment_id(a)} to {segment_id(b)}": round(share, 4) for (a, b), share in moves.by_pair.items()}
+        log.info("candidate: %s, it would move %.1f%% of the people", ruling, 100 * moves.share, extra={"moves": told})
+        if ruling == "held":
+            self.counters["held"] += 1
+            return
+        self._publish(candidate, people, drift, ruling, moves, out)
+
+    def _publish(
+        self,
+        candidate: Candidate,
+        people: People,
+        drift: bool,
+        ruling: Ruling,
+        moves: Moves,
+        out: list[OutRecord],
+    ) -> None:
         version = 1 if self.model is None else self.model.version + 1
         self.model = build(
             candidate,
@@ -266,9 +314,13 @@ class Modeller(Stage):
             created_at=self._clock,
             observations=self.counters["observations"],
             drift=drift,
+            ruling=ruling,
+            moves=moves,
             trainer=self._trainer,
+            calibration=self._calibration.table(),
             settings=self.settings,
         )
+        self._calibration.renew()
         self._steady = candidate.steady
         self._next_number = candidate.matching.next_number
         crash.reach("at_publish")
@@ -296,6 +348,7 @@ class Modeller(Stage):
     def _dump(self) -> bytes:
         arrays: dict[str, NDArray[Any]] = {
             **self.panel.state(),
+            **self._calibration.state(),
             "steady": self._steady,
             "watched": np.array(self._watched, np.float64),
         }
@@ -319,6 +372,7 @@ class Modeller(Stage):
             "reviewed_at": self._reviewed_at,
             "since_review": self._since_review,
             "review_now": self._review_now,
+            "budget": [self._budget.left, self._budget.at_ms],
         }
         return pack(arrays, meta)
 
@@ -338,6 +392,8 @@ class Modeller(Stage):
         self._clock, self._first_at = meta["clock"], meta["first_at"]
         self._reviewed_at, self._since_review = meta["reviewed_at"], meta["since_review"]
         self._review_now = meta["review_now"]
+        self._budget = Budget(self.settings.promotion, *meta["budget"])
+        self._calibration = Calibration.restore(arrays)
         self._steady = arrays["steady"].copy()
         if meta["clip"] is not None:
             self._load_learner(arrays, meta, columns)

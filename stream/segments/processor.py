@@ -103,6 +103,9 @@ class Processor(Stage):
         self._learned = np.array([layout.names.index(name) for name in learned], dtype=np.intp)
         self._fingerprint = feature_fingerprint(learned)
         self._look: Look | None = None
+        self._newest: bytes | None = None
+        self._pinned: bytes | None = None
+        self._used: bytes | None = None
         self._scored = self._learned
         self._sweeps: dict[int, int] = {}  # by partition, the next row of a running sweep
 
@@ -121,10 +124,16 @@ class Processor(Stage):
         self._sweeps.pop(partition, None)
 
     def update_table(self, topic: str, records: Sequence[Record]) -> None:
-        """Follow the published models; the newest one counts."""
-        value = next((record.value for record in reversed(records) if record.value is not None), None)
-        if value is None:
+        """Follow the published models: the newest one counts, unless one is pinned."""
+        for record in records:
+            if record.key == topics.MODEL_PIN_KEY:
+                self._pinned = record.value
+            elif record.value is not None:
+                self._newest = record.value
+        value = self._pinned if self._pinned is not None else self._newest
+        if value is None or value == self._used:
             return
+        self._used = value
         model = Model.from_bytes(value)
         try:
             self._scored = model.columns(self.layout.names)
@@ -317,7 +326,7 @@ class Processor(Stage):
 
     def _switch_model(self, population: Population, now_ms: int | None, out: list[OutRecord]) -> bool:
         """Relabel everybody under a new version, at this instant: what moves now, the segments moved."""
-        if self.model is None or self.model.version <= population.model_version:
+        if self.model is None or self.model.version == population.model_version:
             return False
         for start in range(0, len(population), self._settings.sweep_slice):
             rows = np.arange(start, min(start + self._settings.sweep_slice, len(population)))
@@ -334,7 +343,7 @@ class Processor(Stage):
         moment = Moment(population.now(), population.clock, INACTIVITY)
         features = population.table.features(rows, moment.at)
         version = self.model.version if self.model is not None else 0
-        out += self._rules.at(population, Looked(rows, features, population.held(rows), moment, version))
+        out += self._rules.follow(population, Looked(rows, features, population.held(rows), moment, version))
         return True
 
     # -- sweeps -----------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from scipy.spatial.distance import cdist
 
 from schemas.model import Lineage, ModelQuality, OutlierThresholds, PrototypeSet, SegmentModel, SegmentProfile
 from stream.anomalies.forest import Forest
+from stream.segments.calibration import calibrated
 from stream.segments.scaling import Scaler
 
 FloatArray = NDArray[np.float64]
@@ -60,6 +61,8 @@ class Model:
     quality: ModelQuality
     profiles: tuple[SegmentProfile, ...]
     """One a segment, in ascending order of segment numbers."""
+    calibration: tuple[float, ...] = ()
+    """What `confidence` reads; empty where nothing has been counted yet."""
     lineage: tuple[Lineage, ...] = ()
     forest: Forest | None = None
     _ids: SegmentArray = field(init=False, repr=False)
@@ -150,6 +153,10 @@ class Model:
         """(m,) the forest's, 0 to 1; 0 where the model has no forest."""
         return np.zeros(len(z)) if self.forest is None else self.forest.score(z)
 
+    def confidence(self, share: FloatArray) -> FloatArray:
+        """(m,) how often users with such a share of distances were found in the same segment again."""
+        return calibrated(self.calibration, share)
+
     def _squared(self, z: FloatArray) -> FloatArray:
         # cdist adds d terms row by row in the order of the axes. A matrix product would be a little faster, but its
         # rounding depends on the size of the batch and on the BLAS.
@@ -203,6 +210,7 @@ class Model:
             forest=None if self.forest is None else self.forest.to_record(),
             thresholds=self.thresholds,
             quality=self.quality,
+            calibration=self.calibration,
         )
 
     def to_bytes(self) -> bytes:
@@ -227,6 +235,7 @@ class Model:
             forest=None if record.forest is None else Forest.from_record(record.forest),
             thresholds=record.thresholds,
             quality=record.quality,
+            calibration=record.calibration,
         )
 
     @classmethod

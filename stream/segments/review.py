@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from schemas.model import ModelQuality, SegmentProfile
+from schemas.model import ExpectedMove, ModelQuality, SegmentProfile
 from stream.anomalies.training import Trainer
 from stream.segments.evidence import Separation, evident, kept, separation
 from stream.segments.identity import Matching, first, match
 from stream.segments.learner import Prototypes
 from stream.segments.names import name_segments
 from stream.segments.profiles import profiles, radii, thresholds
+from stream.segments.promotion import Moves, Ruling, expected_moves
 from stream.segments.prototypes import Model, segment_id
 from stream.segments.refit import inertia_of, silhouette
 from stream.segments.scaling import FeatureInfo, Scaler
@@ -110,6 +111,19 @@ def propose(
     return Candidate(scaler, prototypes.centres, segments, prototype, matching, steady, moved, gain)
 
 
+def shadow(candidate: Candidate, people: People, last: Model, margin: float) -> tuple[Moves, float]:
+    """What the candidate would move, and how much worse than it the last version now separates the people."""
+    before = last.scale(_columns(people.features, candidate.scaler.features, last.features))
+    z = candidate.scaler.transform(people.features)
+    numbers = np.unique(candidate.segments)
+    squared = cdist(z, candidate.centres, "sqeuclidean")
+    after = np.sqrt(np.stack([squared[:, candidate.segments == n].min(axis=1) for n in numbers], axis=1))
+    moves = expected_moves(last, before, after, numbers, people.weight, margin)
+    old = silhouette(z, last.segments[last.nearest(before).prototype].astype(np.intp))
+    new = silhouette(z, candidate.segments[candidate.prototype].astype(np.intp))
+    return moves, (new or 0.0) - (old or 0.0)
+
+
 def build(
     candidate: Candidate,
     people: People,
@@ -120,7 +134,10 @@ def build(
     created_at: int,
     observations: int,
     drift: bool,
+    ruling: Ruling,
+    moves: Moves,
     trainer: Trainer,
+    calibration: FloatArray,
     settings: ModellerSettings,
 ) -> Model:
     """The version to publish: radii, profiles, names, forest and thresholds, all measured on the panel."""
@@ -148,9 +165,15 @@ def build(
             panel=len(z),
             inertia=float(np.average(squared[rows, candidate.prototype], weights=weight)),
             silhouette=silhouette(z, segment.astype(np.intp)),
-            moved=candidate.moved if last is not None else 0.0,
+            moved=moves.share,
             drift=drift,
+            promoted_by=ruling,
+            expected_moves=tuple(
+                ExpectedMove(from_=segment_id(a), to=segment_id(b), share=share)
+                for (a, b), share in moves.by_pair.items()
+            ),
         ),
+        calibration=tuple(calibration.tolist()),
         profiles=_describe(candidate, people, segment, features, last, version, settings.names),
         lineage=candidate.matching.lineage,
         forest=forest,

@@ -14,6 +14,7 @@ from stream.segments.clusterer_settings import (
     DenStreamSettings,
     HierarchicalSettings,
 )
+from stream.segments.promotion import PromotionSettings
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 HOUR = 3_600_000
@@ -153,6 +154,7 @@ class ModellerSettings(BaseModel):
     forest: ForestSettings = ForestSettings()
     warm_up: WarmUpSettings = WarmUpSettings()
     review: ReviewSettings = ReviewSettings()
+    promotion: PromotionSettings = PromotionSettings()
     identity: IdentitySettings = IdentitySettings()
     outliers: OutlierSettings = OutlierSettings()
     buffer: int = Field(

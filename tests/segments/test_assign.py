@@ -100,7 +100,7 @@ def test_equals_the_naive_rule(users: list[User], look: int, margin: float, need
 def test_nobody_depends_on_the_others_in_the_batch(users: list[User]) -> None:
     def outcome(chosen: list[User]) -> list[tuple[int, int, float]]:
         result = decide(chosen, BEHAVIOUR, DecisionSettings())
-        return list(zip(result.standing.segment, result.standing.looks, result.confidence, strict=True))
+        return list(zip(result.standing.segment, result.standing.looks, result.share, strict=True))
 
     assert outcome(users) == [one for user in users for one in outcome([user])]
 
@@ -117,7 +117,7 @@ def test_a_wavering_user_stays_and_a_lasting_move_moves() -> None:
     second = assign(near_three, SEGMENTS, first.standing, no, no, INACTIVITY, settings)
     assert second.standing.segment[0] == 3
     assert second.cause[0] == BEHAVIOUR, "the sweep only confirmed what behaviour had begun"
-    assert 0.5 < second.confidence[0] <= 1
+    assert 0.5 < second.share[0] <= 1
 
 
 @pytest.mark.parametrize(
