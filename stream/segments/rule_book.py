@@ -47,6 +47,10 @@ class Looked:
     model_version: int
     triggers: Triggers | None = None
 
+    def without_events(self, index: NDArray[np.intp]) -> Looked:
+        """Some of the users of a look that no event caused."""
+        return Looked(self.rows[index], self.features[index], self.was_held[index], self.moment, self.model_version)
+
 
 class RuleBook:
     """The configured rules over the declared `features`, which are the columns of the feature matrix."""
@@ -61,9 +65,13 @@ class RuleBook:
     def adopt(self, population: Population) -> None:
         """A population was taken over: from now on its users are under these rules."""
         population.rules.adopt(self._definitions)
+        self.overdue(population)  # where there are no users, that settles it
 
     def overdue(self, population: Population) -> Rows | None:
-        """The next slice of users who were not looked at since the rules were edited; None where nobody is left."""
+        """The next slice of users who were not looked at since the rules were edited; None where nobody is left.
+
+        They are for `follow`, and for it alone: an edit can move everybody at once, which must stall nothing.
+        """
         slots = population.rules
         while not slots.settled:
             rows: Rows = np.flatnonzero(population.table.column(EPOCH) < slots.epoch)
@@ -77,9 +85,19 @@ class RuleBook:
         """Decide the users of a look, after their learned segment. Writes to their rows only.
 
         Returns the records of those who moved: by row, what they leave before what they enter, then by id.
+        Users who are overdue since an edit are left to `follow`, unless an event or their quarantine is about them.
         """
-        if not population.rules.slots:
+        slots = population.rules
+        if not slots.slots:
             return []
+        if not slots.settled and looked.triggers is None:
+            due = population.table.column(EPOCH)[looked.rows] >= slots.epoch
+            due |= looked.was_held != population.held(looked.rows)
+            looked = looked.without_events(np.flatnonzero(due))
+        return self.follow(population, looked)
+
+    def follow(self, population: Population, looked: Looked) -> list[OutRecord]:
+        """The same for everybody in the look."""
         rows = looked.rows
         held = population.held(rows)
         before = read_words(population.table, rows)
