@@ -87,7 +87,10 @@ class Look:
         standing = population.standing(rows)
         seen = _Seen(features, z, self.model.outlier_scores(z), distances.min(axis=1))
         held = self._hold(population, rows, seen, standing.segment == QUARANTINE, newcomer, moment.cause)
-        decided = assign(distances, self.model.segment_ids, standing, newcomer, held, moment.cause, self._decision)
+        noise = self.model.noise(z)
+        decided = assign(
+            distances, self.model.segment_ids, standing, newcomer, held, moment.cause, self._decision, noise
+        )
         after = decided.standing
         population.settle(rows, after)
         moved = after.segment != standing.segment

@@ -25,6 +25,8 @@ FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.intp]
 SegmentArray = NDArray[np.int32]
 
+WITH_NOISE: Final = frozenset({"dbstream", "denstream"})
+"""Algorithms whose radii are borders; those of the others only describe."""
 # Two sums of d <= 10,000 squares whose order or rounding differs are further apart than this only if they differ.
 TIE: Final = 1e-11
 
@@ -148,6 +150,13 @@ class Model:
             nearest = np.stack([squared[:, self.segments == s].min(axis=1) for s in self.segment_ids], axis=1)
         result: FloatArray = np.sqrt(nearest)
         return result
+
+    def noise(self, z: FloatArray) -> NDArray[np.bool_] | None:
+        """(m,) who is beyond every prototype's radius; None where the algorithm knows no noise."""
+        if self.algorithm not in WITH_NOISE:
+            return None
+        inside = self._squared(z) <= self.radii**2
+        return np.logical_not(inside.any(axis=1))
 
     def outlier_scores(self, z: FloatArray) -> FloatArray:
         """(m,) the forest's, 0 to 1; 0 where the model has no forest."""

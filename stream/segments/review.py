@@ -48,6 +48,8 @@ class Candidate(NamedTuple):
     """(p, d)"""
     segments: SegmentArray
     """(p,) the segment number of each prototype"""
+    radii: FloatArray | None
+    """(p,) borders to noise; None where they are only described, from the panel"""
     prototype: IndexArray
     """(m,) nearest prototype of each panel row"""
     matching: Matching
@@ -81,8 +83,9 @@ def propose(
         found = separation(z, prototypes.groups[prototype], _groups(prototypes.groups), people.weight)
         matching = first(found.size, found.size >= settings.birth_share, found.neighbour, next_number, settings)
         segments = matching.segments[prototypes.groups]
+        steady = np.zeros(count, np.int64)
         return Candidate(
-            scaler, prototypes.centres, segments, prototype, matching, np.zeros(count, np.int64), 1.0, np.inf
+            scaler, prototypes.centres, segments, prototypes.radii, prototype, matching, steady, 1.0, np.inf
         )
 
     before = last.nearest(last.scale(_columns(people.features, scaler.features, last.features))).prototype
@@ -94,7 +97,11 @@ def propose(
         steady = np.zeros(count, np.int64)
     groups = prototypes.groups
     found = separation(z, groups[prototype], _groups(groups), people.weight)
-    evidence = evident(found, _of_groups(steady, groups), settings)
+    if prototypes.evident is None:
+        evidence = evident(found, _of_groups(steady, groups), settings)
+    else:
+        # A crescent lies between another one and its centre: valleys on the way between centres say nothing of it.
+        evidence = prototypes.evident & (found.size >= settings.birth_share)
     if comparable:
         joined = _rejoin(groups, last.segments, found, evidence)
         if _groups(joined) < _groups(groups):
@@ -108,7 +115,7 @@ def propose(
     segments = matching.segments[groups]
     moved = float(people.weight[segments[prototype] != old].sum() / people.weight.sum())
     gain = _gain(z, last, scaler, prototypes.centres)
-    return Candidate(scaler, prototypes.centres, segments, prototype, matching, steady, moved, gain)
+    return Candidate(scaler, prototypes.centres, segments, prototypes.radii, prototype, matching, steady, moved, gain)
 
 
 def shadow(candidate: Candidate, people: People, last: Model, margin: float) -> tuple[Moves, float]:
@@ -159,7 +166,7 @@ def build(
         centres=candidate.centres,
         weights=people_of / people_of.sum(),
         segments=candidate.segments,
-        radii=radii(distance, candidate.prototype, weight, len(candidate.centres), settings.outliers.radius_quantile),
+        radii=_radii(candidate, distance, weight, settings),
         thresholds=thresholds(score, distance, weight, settings.outliers),
         quality=ModelQuality(
             panel=len(z),
@@ -178,6 +185,13 @@ def build(
         lineage=candidate.matching.lineage,
         forest=forest,
     )
+
+
+def _radii(candidate: Candidate, distance: FloatArray, weight: FloatArray, settings: ModellerSettings) -> FloatArray:
+    if candidate.radii is not None:
+        return candidate.radii
+    quantile = settings.outliers.radius_quantile
+    return radii(distance, candidate.prototype, weight, len(candidate.centres), quantile)
 
 
 def _describe(
