@@ -1,4 +1,7 @@
-"""The ledger of changes as columns: every record of `segment-changes`, read on from checkpoint to checkpoint."""
+"""The ledger of changes as columns, read on from checkpoint to checkpoint.
+
+Of learned and built-in segments, of which a user is in one at a time; changes of rule segments are left out.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from schemas.topics import SEGMENT_CHANGES
 from schemas.types import CAUSES
 from stream.segments.assign import NEWCOMER, NONE, QUARANTINE, segment_name
 from stream.segments.prototypes import segment_number
+from stream.segments.rules import PREFIX
 from stream.transport.base import TopicPartition, Transport
 
 IntArray = NDArray[np.int64]
@@ -84,6 +88,8 @@ class ChangeReader:
         if end > self._offset:
             for record in self._transport.read(self._where, self._offset, end):
                 change = orjson.loads(record.value or b"")
+                if any(side is not None and side["id"].startswith(PREFIX) for side in (change["from"], change["to"])):
+                    continue
                 row = self._row_of(change["user_id"])
                 assert row is not None
                 found.append(

@@ -65,7 +65,7 @@ class Looks:
         times = np.repeat(np.array(self._times, np.int64), [len(r) for r in self._rows])
         order = np.argsort(rows, kind="stable")
         users, first = np.unique(rows[order], return_index=True)
-        return dict(zip(users.tolist(), np.split(times[order], first[1:]), strict=True))
+        return dict(zip(users.tolist(), _pieces(times[order], first), strict=True))
 
 
 def homes(segments: IntArray, personas: IntArray) -> dict[int, int]:
@@ -131,6 +131,11 @@ def _by_user(changes: Changes) -> dict[int, tuple[IntArray, IntArray]]:
     """Times and new segments of each user's changes, in order."""
     order = np.argsort(changes.user, kind="stable")
     users, first = np.unique(changes.user[order], return_index=True)
-    times = np.split(changes.at[order], first[1:])
-    segments = np.split(changes.after[order], first[1:])
+    times = _pieces(changes.at[order], first)
+    segments = _pieces(changes.after[order], first)
     return {user: (t, s) for user, t, s in zip(users.tolist(), times, segments, strict=True)}
+
+
+def _pieces(values: IntArray, first: NDArray[np.intp]) -> list[IntArray]:
+    """Split where each piece begins; no pieces where there are none."""
+    return np.split(values, first[1:]) if len(first) else []

@@ -83,7 +83,7 @@ def _sections(result: Result, titles: Mapping[str, str]) -> Iterator[str]:
     yield _tiles(result)
     yield _section(
         "How the methods compare",
-        "Over all checkpoints, on the same users at the same times. ● marks the best; – means that the data cannot say.",
+        "Over all checkpoints, on the same users at the same times. ● marks the best; – means that nobody can say.",
         _comparison(result),
     )
     yield _section("The same over time", "", f'<div class="row">{"".join(_over_time(result))}</div>' + _legend())
