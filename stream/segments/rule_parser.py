@@ -107,7 +107,9 @@ def check_features(condition: Condition, text: str, declared: Collection[str]) -
             continue
         if feature.name.lower() in ("unknown", "null", "none", "nan"):
             raise ExpressionError("nothing equals what is unknown; write 'is unknown' or 'is known'", text, feature.at)
-        near = difflib.get_close_matches(feature.name.lower(), sorted(declared), n=3, cutoff=0.6)
+        meant, names = feature.name.lower(), sorted(declared)
+        # One that is nearly the same is what was meant; else whatever is like it.
+        near = difflib.get_close_matches(meant, names, 1, 0.85) or difflib.get_close_matches(meant, names, 3, 0.6)
         hint = f"did you mean {' or '.join(near)}?" if near else "`resegment config show` lists the features"
         raise ExpressionError(f"there is no feature {feature.name!r}; {hint}", text, feature.at)
 
