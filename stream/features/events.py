@@ -75,7 +75,7 @@ class IngestSettings(BaseModel):
         description="What a record's key must be. Anything but the user id may spread one user over partitions, who is "
         "then two users; 'any' is for producers that keep users together by another key",
     )
-    dedupe_depth: int = Field(default=8, ge=0, le=256, description="Event ids remembered for each user, 8 bytes each")
+    dedupe_depth: int = Field(default=16, ge=0, le=256, description="Event ids remembered for each user, 8 bytes each")
     currency: CurrencySettings = CurrencySettings()
 
     @field_validator("earliest")

@@ -222,7 +222,7 @@ def compile_layout(
     extras: Sequence[Extra] = (),
     *,
     lateness_ms: int = 2 * DAY_MS,
-    dedupe_depth: int = 8,
+    dedupe_depth: int = 16,
 ) -> Layout:
     """Columns for `features` and `extras`; `dedupe_depth` recent event ids a user, 0 for none.
 

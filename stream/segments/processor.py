@@ -192,8 +192,8 @@ class Processor(Stage):
         if recorder is None:
             return
         added = self._totals() - before
-        recorder.events("accepted", _part(added, "accepted"))
-        recorder.events("duplicate", _part(added, "duplicate"))
+        recorder.events("accepted", _by_type(_part(added, "accepted")))
+        recorder.events("duplicate", _by_type(_part(added, "duplicate")))
         dead = _part(added, "dead")
         recorder.events("dead_lettered", {"unknown": sum(dead.values())} if dead else {})
         recorder.dead_letters(dead)
@@ -404,3 +404,9 @@ class Processor(Stage):
 def _part(counters: Counter[str], prefix: str) -> dict[str, int]:
     """The counters "prefix.name" by name."""
     return {name[len(prefix) + 1 :]: n for name, n in counters.items() if name.startswith(f"{prefix}.")}
+
+
+def _by_type(by_kind: dict[str, int]) -> dict[str, int]:
+    """Events by the type that producers know: a refund came as a purchase."""
+    refunds = by_kind.pop("refund", 0)
+    return {**by_kind, "purchase": by_kind.get("purchase", 0) + refunds} if refunds else by_kind
