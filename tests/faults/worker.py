@@ -1,0 +1,68 @@
+"""What a worker process does: the stages of its roles, as `resegment run` runs them, with a journal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from stream.assembly import Deployment, Role
+from stream.campaigns.file import parse_campaigns
+from stream.commands.demo import CAMPAIGNS
+from stream.config import load
+from stream.runtime import crash
+from stream.runtime.runner import Runner
+from stream.transport.base import TransportError
+from tests.faults.journal import journal
+
+
+def work(name: str, roles: list[Role], overrides: dict[str, Any], crash_point: str | None, log: Path) -> int:
+    """Until SIGTERM; the exit code is 1 where a stage died."""
+    _redirect(log)
+    os.chdir(log.parent)  # relative paths of log sinks
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    crash.arm(crash_point)
+    config = load(None, overrides)
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {name} %(name)s %(levelname)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.ERROR)
+    transport = journal(config.transport.open(create=False), name)
+    campaigns = parse_campaigns(CAMPAIGNS, "faults")
+    wall_clock = config.runner.clock == "wall"
+    while True:
+        try:
+            partitions = transport.partitions(config.topics.events[0])
+            break
+        except TransportError:
+            if stop.wait(0.5):
+                return 0
+    deployment = Deployment(config, transport, partitions, roles, wall_clock=wall_clock, campaigns=campaigns)
+    died: list[str] = []
+
+    def run(runner: Runner) -> None:
+        try:
+            runner.run(stop, poll_timeout=config.runner.poll_timeout / 1000)
+        except Exception:
+            logging.exception("stage %s cannot go on", runner.stage.name)
+            died.append(runner.stage.name)
+            stop.set()
+
+    threads = [threading.Thread(target=run, args=(runner,), daemon=True) for runner in deployment.runners]
+    for thread in threads:
+        thread.start()
+    stop.wait()
+    for thread in threads:
+        thread.join(15)
+    hung = [thread for thread in threads if thread.is_alive()]
+    return 1 if died or hung else 0
+
+
+def _redirect(log: Path) -> None:
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(handle, sys.stdout.fileno())
+    os.dup2(handle, sys.stderr.fileno())
+    os.close(handle)
