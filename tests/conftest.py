@@ -42,6 +42,15 @@ def kafka_bootstrap(request: pytest.FixtureRequest) -> Iterator[str]:
         yield cluster.bootstrap
 
 
+@pytest.fixture(scope="session")
+def kafka_jars(request: pytest.FixtureRequest) -> str:
+    """For tests that start and break brokers of their own: the class path. Skips or fails as `kafka_bootstrap` does."""
+    try:
+        return classpath()
+    except NoJarsError as error:
+        _give_up(request, str(error))
+
+
 @pytest.fixture
 def topic_prefix() -> str:
     """Of this test alone, so that tests share a broker and no topic; groups want it too."""

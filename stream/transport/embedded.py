@@ -235,13 +235,15 @@ class EmbeddedSession(Session):
         now_ms = _wall_ms()
         with self._lock:
             self._check_open()
+            for where in offsets:
+                if where not in self._cursors:
+                    raise FencedError(f"{where.topic}/{where.partition} is not, or no longer, this member's")
+            if not self._cursors and (offsets or outputs):
+                raise FencedError(f"this member of {self._group!r} has no partition, so it has nothing to publish")
             with self._store.errors():
                 packed = self._log.pack(self._connection, outputs, now_ms)
             with self._store.transaction(self._connection):
                 self._membership.renew()
-                for where in offsets:
-                    if where not in self._cursors:
-                        raise FencedError(f"{where.topic}/{where.partition} is not, or no longer, this member's")
                 first = self._log.append(self._connection, packed, now_ms)
                 crash.reach("after_produce")
                 _store_offsets(self._connection, self._group, offsets)

@@ -24,7 +24,8 @@ from kafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment, ConsumerProtocolSubscription
 from kafka.structs import TopicPartition
 
-from stream.transport.copartition import assign
+from stream.transport.base import TransportError
+from stream.transport.copartition import assign, unequal_partitions
 
 _VERSION = 0
 
@@ -61,6 +62,10 @@ class CopartitionAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
         )
         topics = sorted({topic for member in members for topic in member.metadata.topics})
         partitions = {topic: sorted(cluster.partitions_for_topic(topic) or ()) for topic in topics}
+        # They were equal when each member came; somebody may have added some since.
+        known = {topic: len(numbers) for topic, numbers in partitions.items() if numbers}
+        if known and (problem := unequal_partitions(known)):
+            raise TransportError(problem)
         before: dict[int, str | None] = {}
         for member in sorted(ordered, key=lambda each: _claim(each)["generation"]):
             before |= dict.fromkeys(_claim(member)["partitions"], member.member_id)

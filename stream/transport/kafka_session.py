@@ -29,7 +29,7 @@ from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 
 from stream.runtime import crash
-from stream.transport.base import FencedError, OutRecord, Poll, Record, Session, TopicPartition
+from stream.transport.base import FencedError, OutRecord, Poll, Record, Session, TopicPartition, UnavailableError
 from stream.transport.kafka_clients import Clients, renamed, send_all
 from stream.transport.kafka_group import CopartitionAssignor, Ownership
 from stream.transport.watchdog import Watchdog
@@ -66,6 +66,7 @@ class KafkaSession(Session):
         self._ownership = Ownership()
         self._metadata: Any = None
         self._unplaced: set[KafkaPartition] = set()
+        self._waiting_since = time.monotonic()
         self._stale: set[KafkaPartition] = set()
         # The committed offset of each partition whose position is known, as far as we know.
         self._committed: dict[KafkaPartition, int] = {}
@@ -267,6 +268,15 @@ class KafkaSession(Session):
             self._committed[where] = position
             placed.add(where)
         self._unplaced -= placed
+        if placed or not self._unplaced:
+            self._waiting_since = time.monotonic()
+        elif time.monotonic() - self._waiting_since > self._clients.settings.stall_timeout / 1000:
+            self._waiting_since = time.monotonic()
+            names = ", ".join(f"{where.topic}/{where.partition}" for where in sorted(self._unplaced))
+            raise UnavailableError(
+                f"the offsets of {self._group!r} for {names} are not stable yet: a transaction is open on them; if it "
+                "stays, look with kafka-transactions.sh find-hanging"
+            )
         return frozenset(map(self._ours, placed))
 
     def _seek_committed(self, where: KafkaPartition) -> bool:

@@ -1,9 +1,14 @@
-"""Real Apache Kafka brokers for tests: KRaft, combined mode, on loopback, with kill, stop and restart.
+"""Real Apache Kafka brokers for tests: KRaft, on loopback, with kill, stop and restart.
 
     with Cluster(directory) as cluster:              # one broker; brokers=3 for three
         cluster.bootstrap                            # "127.0.0.1:21234"
         cluster.brokers[0].kill()                    # SIGKILL; .pause() and .unpause() are SIGSTOP and SIGCONT
         cluster.brokers[0].start(); cluster.wait()   # the same data, the same port
+
+Which cluster to break: with SIGKILL, three brokers, or one with `separate_controller`. A broker that is its own
+controller comes back believing for a moment that it leads what it led, and starts to complete transactions; then its
+partitions have no leader until it is admitted again, and Kafka (4.3.1) takes a partition without a leader for deleted
+and drops its commit markers. What the client was told is committed is then lost, by no fault of the client.
 
 Invariant: no broker outlives the process that made its cluster. A reaper process, told every pid, kills what is left
 when its standard input closes, which the kernel does however this process ends.
@@ -46,10 +51,11 @@ for pid in alive:
 
 
 class Broker:
-    """One broker, which is a controller too; `config` overrides the properties of the test defaults."""
+    """One node of a cluster in the given roles; `config` overrides the properties of the test defaults."""
 
-    def __init__(self, node_id: int, directory: Path, heap: str, config: Mapping[str, str]) -> None:
+    def __init__(self, node_id: int, roles: str, directory: Path, heap: str, config: Mapping[str, str]) -> None:
         self.node_id = node_id
+        self.roles = roles
         self.port = free_port()
         self.controller_port = free_port()
         self.directory = directory
@@ -142,11 +148,16 @@ class Broker:
 
     def _properties(self, voters: str, brokers: int) -> dict[str, str]:
         replicas, isr = str(min(brokers, 3)), str(min(brokers, 2))
+        listeners = {
+            "broker": f"PLAINTEXT://{self.address}",
+            "controller": f"CONTROLLER://{_HOST}:{self.controller_port}",
+        }
+        advertised = {"advertised.listeners": listeners["broker"]} if "broker" in self.roles else {}
         return {
             "node.id": str(self.node_id),
-            "process.roles": "broker,controller",
-            "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{_HOST}:{self.controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{self.address}",
+            "process.roles": self.roles,
+            "listeners": ",".join(listeners[role] for role in self.roles.split(",")),
+            **advertised,
             "controller.listener.names": "CONTROLLER",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "controller.quorum.voters": voters,
@@ -180,12 +191,22 @@ class Cluster:
     """One broker or several, formatted and started by `start`, or by entering the context; gone when it is left."""
 
     def __init__(
-        self, directory: Path, brokers: int = 1, heap: str = "384m", config: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        brokers: int = 1,
+        heap: str = "384m",
+        config: Mapping[str, str] | None = None,
+        separate_controller: bool = False,
     ) -> None:
         self.directory = directory
+        roles = "broker" if separate_controller else "broker,controller"
         self.brokers = [
-            Broker(number + 1, directory / f"broker-{number + 1}", heap, config or {}) for number in range(brokers)
+            Broker(number, roles, directory / f"broker-{number}", heap, config or {})
+            for number in range(1, brokers + 1)
         ]
+        self.controllers = list(self.brokers)
+        if separate_controller:
+            self.controllers = [Broker(100, "controller", directory / "controller", "128m", {})]
 
     @property
     def bootstrap(self) -> str:
@@ -194,12 +215,12 @@ class Cluster:
 
     def start(self) -> Cluster:
         """Format, start, and wait until every broker serves."""
-        voters = ",".join(f"{broker.node_id}@{_HOST}:{broker.controller_port}" for broker in self.brokers)
-        for broker in self.brokers:
-            broker.format("resegment-tests-000000", voters, len(self.brokers))
+        voters = ",".join(f"{each.node_id}@{_HOST}:{each.controller_port}" for each in self.controllers)
+        for node in self._nodes():
+            node.format("resegment-tests-000000", voters, len(self.brokers))
         try:
-            for broker in self.brokers:
-                broker.start()
+            for node in self._nodes():
+                node.start()
             self.wait()
         except BaseException:
             self.stop()
@@ -218,9 +239,12 @@ class Cluster:
 
     def stop(self) -> None:
         """Kill all brokers and delete their data."""
-        for broker in self.brokers:
-            broker.kill()
+        for node in self._nodes():
+            node.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _nodes(self) -> list[Broker]:
+        return self.brokers + [node for node in self.controllers if node not in self.brokers]
 
     def __enter__(self) -> Cluster:
         return self.start()

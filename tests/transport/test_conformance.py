@@ -248,6 +248,17 @@ def test_every_record_is_committed_once_while_members_come_and_go(place: Place, 
     assert [member.error for member in members] == [None] * len(members)
 
 
+def test_a_member_without_partitions_has_nothing_to_publish(place: Place, transport: Transport) -> None:
+    one = place.member(transport, [SINGLE])
+    until(lambda: one.owned, "the only partition to be taken")
+    spare = place.session(place.open(), topics=[SINGLE])
+    while one.owned and spare.poll(1, 0.5).assigned:
+        pass
+    with pytest.raises(FencedError, match="no partition"):
+        spare.commit({}, numbered(CHANGES, 1))
+    assert read_all(transport, CHANGES) == []
+
+
 @pytest.mark.parametrize("offsets_too", [True, False], ids=["with offsets", "outputs alone"])
 def test_a_zombie_cannot_commit(place: Place, offsets_too: bool) -> None:
     transport = place.open(evict_ms=2_000)

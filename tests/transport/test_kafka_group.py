@@ -5,8 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from kafka.structs import ConsumerGroupMetadata, TopicPartition
 
+from stream.transport.base import TransportError
 from stream.transport.kafka_group import CopartitionAssignor, Ownership
 
 
@@ -163,6 +165,12 @@ def test_static_members_come_first_and_unknown_claims_are_ignored() -> None:
     static = member("z", CopartitionAssignor(), ["events"], instance="one")
     result = CopartitionAssignor().assign(cluster, [stranger, static])
     assert {name: assigned(each) for name, each in result.items()} == {"z": {"events": [0, 1]}, "a": {"events": [2]}}
+
+
+def test_partitions_added_to_one_topic_only_stop_the_group_with_the_fix() -> None:
+    cluster = FakeCluster(events=4, clicks=2)
+    with pytest.raises(TransportError, match="give clicks 4 partitions"):
+        CopartitionAssignor().assign(cluster, [member("a", CopartitionAssignor(), ["events", "clicks"])])
 
 
 def test_a_topic_without_metadata_is_left_out() -> None:
