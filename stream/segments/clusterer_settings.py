@@ -53,7 +53,7 @@ class DensitySettings(BaseModel):
     )
     half_life: int = Field(default=5_000, ge=50, description="Observations after which one counts half")
     core: float = Field(
-        default=0.25,
+        default=0.2,
         ge=0,
         lt=1,
         description="Thinner micro-clusters than this share of the typical one are noise, and join nothing",
@@ -65,7 +65,7 @@ class DBStreamSettings(DensitySettings):
     """River's DBSTREAM."""
 
     intersection: float = Field(
-        default=0.15, gt=0, lt=1, description="Share of their people that two neighbours must share to be connected"
+        default=0.1, gt=0, lt=1, description="Share of their people that two neighbours must share to be connected"
     )
 
 

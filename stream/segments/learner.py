@@ -188,6 +188,14 @@ class KMeansLearner(Learner):
         return cls(state["centres"], state["active"].astype(np.intp), settings)
 
 
+def selected(points: FloatArray, columns: IndexArray, active: IndexArray) -> FloatArray:
+    """Points (n, d) where axis j is what axis columns[j] was, or new (-1); 0 on axes that are not active."""
+    result = np.zeros((len(points), len(columns)))
+    known = active[columns[active] >= 0]
+    result[:, known] = points[:, columns[known]]
+    return result
+
+
 def river_row(row: FloatArray, width: int, active: IndexArray) -> dict[int, float]:
     """The active axes of a row as River takes them. Raises ValueError for what is not finite or not `width` numbers."""
     values = row[active].tolist()

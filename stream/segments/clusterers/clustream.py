@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.segments.clusterers.micro_clusters import MicroClusters
-from stream.segments.learner import Learner, Prototypes
+from stream.segments.learner import Learner, Prototypes, selected
 from stream.segments.refit import fit, in_order_of, lloyd
 from stream.segments.scaling import AffineMap
 from stream.segments.settings import LearnerSettings
@@ -58,7 +58,7 @@ class CluStreamLearner(Learner):
 
     def select(self, columns: IndexArray, active: IndexArray) -> None:  # noqa: D102
         self._micro = self._micro.select(columns, active)
-        self._centres = np.where(columns >= 0, self._centres[:, columns], 0.0)
+        self._centres = selected(self._centres, columns, active)
 
     def fits(self, settings: LearnerSettings) -> bool:  # noqa: D102
         return len(self._centres) == settings.segments and self._micro.fits(settings.clustream)

@@ -66,7 +66,7 @@ class DBStreamLearner(DensityLearner):
     """Micro-clusters are connected that share enough of their people."""
 
     name = "dbstream"
-    crowding = 1.75
+    crowding = 2.0
 
     def __init__(self, width: int, active: IndexArray, radius: float, settings: LearnerSettings) -> None:
         super().__init__(width, active, radius, settings)

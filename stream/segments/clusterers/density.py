@@ -19,7 +19,7 @@ from scipy.spatial.distance import cdist
 
 from stream.segments.clusterer_settings import DensitySettings
 from stream.segments.clusterers.components import UNKNOWN, believed, components
-from stream.segments.learner import Learner, Prototypes
+from stream.segments.learner import Learner, Prototypes, selected
 from stream.segments.scaling import AffineMap
 from stream.segments.settings import LearnerSettings
 
@@ -29,6 +29,8 @@ IndexArray = NDArray[np.intp]
 NEIGHBOURS: Final = 0.01
 """Of the first rows: a point's distance to its neighbour of this rank says how dense the population is."""
 FIRST_ROWS: Final = 1_000
+ROUNDS: Final = 2
+"""How often a start goes over its rows: who shares what is seen only once the micro-clusters stand."""
 
 
 class MicroClusters(NamedTuple):
@@ -97,7 +99,7 @@ class DensityLearner(Learner):
     def start(cls, z: FloatArray, active: IndexArray, settings: LearnerSettings) -> Self:  # noqa: D102
         radius = cls.rules(settings).radius or cls.crowding * _neighbourhood(z[:, active])
         learner = cls(z.shape[1], active, radius, settings)
-        for row in z:
+        for row in np.concatenate([z] * ROUNDS):
             learner.learn(row)
         learner._review()
         learner._evident[:] = True
@@ -127,12 +129,12 @@ class DensityLearner(Learner):
 
     def select(self, columns: IndexArray, active: IndexArray) -> None:  # noqa: D102
         state = {
-            name: np.where(columns >= 0, array[:, columns], 0.0) if array.ndim == 2 else array
+            name: selected(array, columns, active) if array.ndim == 2 else array
             for name, array in self.river_state().items()
         }
         self._width, self._active = len(columns), active
         self.river_restore(state)
-        self._centres = np.where(columns >= 0, self._centres[:, columns], 0.0)
+        self._centres = selected(self._centres, columns, active)
 
     def fits(self, settings: LearnerSettings) -> bool:
         """The number of segments is found, not asked for; only another radius needs a new start."""

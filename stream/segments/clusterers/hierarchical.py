@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 
 from stream.segments.clusterers.micro_clusters import MicroClusters
-from stream.segments.learner import Learner, Prototypes
+from stream.segments.learner import Learner, Prototypes, selected
 from stream.segments.scaling import AffineMap
 from stream.segments.settings import LearnerSettings
 
@@ -59,7 +59,7 @@ class HierarchicalLearner(Learner):
 
     def select(self, columns: IndexArray, active: IndexArray) -> None:  # noqa: D102
         self._micro = self._micro.select(columns, active)
-        self._centres = np.where(columns >= 0, self._centres[:, columns], 0.0)
+        self._centres = selected(self._centres, columns, active)
 
     def fits(self, settings: LearnerSettings) -> bool:
         """Another cut waits for the next review; only other micro-clusters need a new start."""

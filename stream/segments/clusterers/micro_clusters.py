@@ -21,7 +21,7 @@ from river.cluster.clustream import CluStreamMicroCluster
 from river.stats import Var
 
 from stream.segments.clusterer_settings import CluStreamSettings
-from stream.segments.learner import river_row
+from stream.segments.learner import river_row, selected
 from stream.segments.scaling import AffineMap
 
 FloatArray = NDArray[np.float64]
@@ -78,7 +78,7 @@ class MicroClusters:
         """The same where axis j is what axis columns[j] was, or new (-1)."""
         state = self.state()
         for name in ("mean", "spread"):
-            state[name] = np.where(columns >= 0, state[name][:, columns], 0.0)
+            state[name] = selected(state[name], columns, active)
         return self._moved(state, active)
 
     def _moved(self, state: dict[str, NDArray[Any]], active: IndexArray) -> MicroClusters:
