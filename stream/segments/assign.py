@@ -41,6 +41,9 @@ class DecisionSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     margin: float = Field(default=0.10, ge=0, lt=1, description="How much nearer a challenger must be, as a share")
+    model_margin: float = Field(
+        default=0.30, ge=0, lt=1, description="The same at a new model version: people have done nothing to move"
+    )
     looks: int = Field(default=2, ge=1, le=100, description="Consecutive looks at which it must be")
     newcomer_events: int = Field(default=3, ge=1, description="With fewer events a user is a newcomer ...")
     newcomer_period: Duration = Field(default=14 * 86_400_000, description="... until this long after the first one")
@@ -97,7 +100,8 @@ def assign(
     alive = segments[column] == current
     own = np.where(alive, distances[every, column], np.inf)
     # The margin is on the distance itself; beaten by a margin also means nearest is another one.
-    challenged = alive & (nearest != current) & (distances[every, best] < (1.0 - settings.margin) * own)
+    margin = settings.model_margin if look == MODEL else settings.margin
+    challenged = alive & (nearest != current) & (distances[every, best] < (1.0 - margin) * own)
     if noise is not None:
         challenged &= ~noise
         nearest = np.where(noise, NONE, nearest)

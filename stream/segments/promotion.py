@@ -38,7 +38,7 @@ class PromotionSettings(BaseModel):
         default=7 * DAY_MS, ge=DAY_MS, description="So long unused budget is saved, for a version that is worth more"
     )
     margin: float = Field(
-        default=0.10, ge=0, lt=1, description="As decision.margin: who would move live, counts as moved"
+        default=0.30, ge=0, lt=1, description="As decision.model_margin: who would move live, counts as moved"
     )
     silhouette_loss: float = Field(
         default=0.05, gt=0, le=1, description="A last version that separates people worse by this is replaced anyway"

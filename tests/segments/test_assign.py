@@ -36,7 +36,8 @@ def naive(user: User, look: int, settings: DecisionSettings) -> tuple[int, int, 
     cause = look
     pending = (NONE, 0)
     target = current if alive else nearest
-    if alive and nearest != current and by_segment[nearest] < (1 - settings.margin) * by_segment[current]:
+    margin = settings.model_margin if look == MODEL else settings.margin
+    if alive and nearest != current and by_segment[nearest] < (1 - margin) * by_segment[current]:
         count = 1
         if candidate == nearest:
             count = min(looks, 100) + 1
