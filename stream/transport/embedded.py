@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from schemas.topics import EVENTS, TopicSpec
+from schemas.topics import TopicSpec
 from stream.runtime import crash
 from stream.transport.base import (
     Difference,
@@ -32,6 +32,7 @@ from stream.transport.copartition import unequal_partitions
 from stream.transport.embedded_group import Membership
 from stream.transport.embedded_log import Log, StoredRecord, Topic
 from stream.transport.embedded_store import Store
+from stream.transport.embedded_topics import check
 from stream.transport.settings import EmbeddedSettings
 
 _READ_ROWS = 2000
@@ -146,9 +147,7 @@ class EmbeddedTransport(Transport):
         specs = list(specs)
         with self._lock, self._store.errors():
             found = {spec.name: self._log.find(self._connection, spec.name) for spec in specs}
-        if input_partitions is None:
-            input_partitions = _input_partitions(specs, found)
-        return [difference for spec in specs for difference in _differences(spec, found[spec.name], input_partitions)]
+        return check(specs, found, input_partitions)
 
     def close(self) -> None:
         """See the base class. Sessions are closed by their owners."""
@@ -392,37 +391,6 @@ def _store_offsets(connection: sqlite3.Connection, group: str, offsets: Mapping[
         "INSERT OR REPLACE INTO offsets VALUES (?, ?, ?, ?)",
         [(group, *where, offset) for where, offset in offsets.items()],
     )
-
-
-def _input_partitions(specs: Sequence[TopicSpec], found: Mapping[str, Topic | None]) -> int | None:
-    """How many the co-partitioned topics should have: as many as the events, or as the first one that is there."""
-    names = sorted((spec.name for spec in specs if spec.partitions == "input"), key=lambda name: name != EVENTS)
-    return next((topic.partitions for name in names if (topic := found[name]) is not None), None)
-
-
-def _differences(spec: TopicSpec, topic: Topic | None, input_partitions: int | None) -> Iterator[Difference]:
-    remedy = "use another directory, or replay the events into an empty one"
-    if topic is None:
-        yield Difference(spec.name, "topic", "exists", "missing", "run `resegment topics create`")
-        return
-    partitions = input_partitions if spec.partitions == "input" else spec.partitions
-    if partitions is not None and topic.partitions != partitions:
-        yield Difference(spec.name, "partitions", str(partitions), str(topic.partitions), remedy)
-    cleanup = "compact" if topic.compacted else "delete"
-    if cleanup != spec.cleanup:
-        yield Difference(spec.name, "cleanup.policy", spec.cleanup, cleanup, remedy)
-    if topic.retention_ms != spec.retention_ms:
-        yield Difference(
-            spec.name, "retention.ms", _retention(spec.retention_ms), _retention(topic.retention_ms), remedy
-        )
-    for setting, expected in spec.config.items():
-        if (actual := topic.config.get(setting, "default")) != expected:
-            yield Difference(spec.name, setting, expected, actual, remedy)
-
-
-def _retention(retention_ms: int | None) -> str:
-    """As Kafka writes it: -1 is for ever."""
-    return "-1" if retention_ms is None else str(retention_ms)
 
 
 def _wall_ms() -> int:
