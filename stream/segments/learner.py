@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from river.cluster import KMeans
 
 from stream.segments.prototypes import TIE
-from stream.segments.refit import fit, in_order_of, inertia_of, lloyd
+from stream.segments.refit import Fit, fit, in_order_of, inertia_of, lloyd, nearest_of
 from stream.segments.scaling import AffineMap
 from stream.segments.settings import LearnerSettings
 
@@ -160,14 +160,24 @@ class KMeansLearner(Learner):
         current = self.prototypes().centres
         before = inertia_of(z, current)
         warm = lloyd(z, current)
-        cold = fit(z, len(current), self._settings.restarts, rng)
-        # Of two fits that are as good, the one that grew from the present centres disturbs fewer people.
-        best = cold if cold.inertia < (1.0 - self._settings.repair_gain) * warm.inertia else warm
+        best = self._calmest(z, current, warm, fit(z, len(current), self._settings.restarts, rng))
         stuck = best.inertia < (1.0 - self._settings.repair_gain) * before
         trembling = warm.inertia >= (1.0 - self._settings.step) * before
         if stuck or trembling:
-            self._set(in_order_of(current, best.centres), self._active)
+            self._set(best.centres, self._active)
         return stuck
+
+    def _calmest(self, z: FloatArray, current: FloatArray, warm: Fit, cold: Fit) -> Fit:
+        """Of a fit that grew from the present centres and one that did not, the latter only if it is worth it.
+
+        A stuck learner is freed by moving the people of a segment or two. In a continuum there are many other fits,
+        a little better, that would move most people; so the gain is weighed against the people it moves.
+        """
+        gain = 1.0 - cold.inertia / warm.inertia if warm.inertia > 0 else 0.0
+        other = in_order_of(current, cold.centres)
+        moved = (nearest_of(z, current) != nearest_of(z, other)).mean()
+        worth_it = gain > max(self._settings.repair_gain, self._settings.repair_cost * moved)
+        return Fit(other, cold.inertia) if worth_it else warm
 
     def rescale(self, change: AffineMap, active: IndexArray) -> None:  # noqa: D102
         self._set(change(self.prototypes().centres), active)

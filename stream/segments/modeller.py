@@ -47,6 +47,8 @@ _ADWIN: Any = ADWIN  # River annotates its constructor, but not what it returns
 class _Nearest(NamedTuple):
     """Of each row: the distance to the nearest published prototype, its segment, and rival / (own + rival)."""
 
+    known: bool
+    """Whether there is a version to compare with; if not, distances are 0 and the rest is empty."""
     distance: list[float]
     segment: list[int]
     share: list[float]
@@ -154,7 +156,7 @@ class Modeller(Stage):
 
     def _learn_until_review(self, seen: Observations, start: int) -> int:
         """Learn rows from `start` until a review is due; returns the first row that was not learned."""
-        rows, nearest = self._scaled(seen.features[start:])
+        z, nearest = self._scaled(seen.features[start:])
         users, times = seen.user_hash[start:].tolist(), seen.at_ms[start:].tolist()
         flags, weights = seen.flags[start:].tolist(), seen.weight[start:].tolist()
         for i, user in enumerate(users):
@@ -165,45 +167,70 @@ class Modeller(Stage):
                 self.panel.remove(user)
                 self._calibration.forget(user)
             else:
-                self.panel.put(user, times[i], weights[i], seen.features[start + i])
+                self.panel.put(user, times[i], weights[i], seen.features[start + i], z[i], nearest.distance[i])
                 self.counters["observations"] += 1
                 self._since_review += 1
                 if self.learner is not None:
-                    self.learner.learn(rows[i])
-                if nearest is not None:
-                    self._watch(nearest.distance[i])
+                    self._learn_one(self.learner)
+                if nearest.known:
                     self._calibration.note(user, nearest.segment[i], nearest.share[i])
             if self._due():
                 return start + i + 1
         return len(seen)
 
-    def _scaled(self, features: FloatArray) -> tuple[FloatArray, _Nearest | None]:
+    def _learn_one(self, learner: Learner) -> None:
+        """For each observation the learner gets one user of the panel, drawn at random.
+
+        Observations themselves come hourly from the busy and ever more rarely from the silent: learned as they come,
+        they would pull the centres to the busy, and each review would have to pull them back.
+        """
+        row = _draw(self.counters["observations"]) % len(self.panel)
+        learner.learn(self.panel.scaled[row])
+        if self._comparable:
+            self._watch(float(self.panel.distance[row]))
+
+    @property
+    def _comparable(self) -> bool:
+        """Whether there is a published version, of the features of today."""
+        return self.model is not None and self.model.features == self._names
+
+    def _scaled(self, features: FloatArray) -> tuple[FloatArray, _Nearest]:
         """Scaled rows, and where they stand under the published version."""
-        if self._scaler is None:
-            return features, None
-        z = self._scaler.transform(features)
-        if self.model is None or self.model.features != self._names:
-            return z, None
+        z = features if self._scaler is None else self._scaler.transform(features)
+        if self.model is None or not self._comparable:
+            return z, _Nearest(False, [0.0] * len(z), [], [])
         nearest = self.model.nearest(self.model.scale(features))
         both = np.maximum(nearest.distance + nearest.runner_up, 1e-12)
         share = np.where(np.isinf(nearest.runner_up), 1.0, nearest.runner_up / both)
         segments = self.model.segments[nearest.prototype]
-        return z, _Nearest(nearest.distance.tolist(), segments.tolist(), share.tolist())
+        return z, _Nearest(True, nearest.distance.tolist(), segments.tolist(), share.tolist())
+
+    def _place(self) -> None:
+        """Scale or version changed: place the panel's people anew."""
+        z, nearest = self._scaled(self.panel.features)
+        self.panel.scaled[:], self.panel.distance[:] = z, nearest.distance
 
     # -- drift ------------------------------------------------------------------------------------------------
 
-    def _start_watch(self, distances: Iterable[float]) -> None:
+    def _start_watch(self, distances: Iterable[float], drift: bool = False) -> None:
         """ADWIN on the distance to the published prototypes, fresh at each review, fed what it has seen since."""
         self._adwin = _ADWIN(delta=self.settings.review.drift_delta)
-        self._watched: list[float] = []
-        self._drift = False
-        for distance in distances:
-            self._watch(distance)
+        self._watched = list(distances)
+        for distance in self._watched:
+            self._adwin.update(distance)
+        self._drift = drift
 
     def _watch(self, distance: float) -> None:
         self._watched.append(distance)
         self._adwin.update(distance)
-        self._drift = self._drift or self._adwin.drift_detected
+        if self._adwin.drift_detected and not self._drift:
+            self._drift = self._drifted()
+
+    def _drifted(self) -> bool:
+        """Whether the whole panel bears out what ADWIN saw, and more than a week's rhythm would."""
+        assert self.model is not None
+        inertia = float(np.average(self.panel.distance**2, weights=self.panel.weight))
+        return inertia > (1.0 + self.settings.review.drift_rise) * self.model.quality.inertia
 
     # -- reviews ----------------------------------------------------------------------------------------------
 
@@ -250,6 +277,7 @@ class Modeller(Stage):
                 self._promote(candidate, people, drift, forced, out)
         self._reviewed_at, self._since_review, self._review_now = self._clock, 0, False
         self._start_watch(())
+        self._place()
 
     def _rescale(self, people: People) -> bool:
         """Refresh the scale where the population outgrew it: in the first days every window is young."""
@@ -373,6 +401,7 @@ class Modeller(Stage):
             "since_review": self._since_review,
             "review_now": self._review_now,
             "budget": [self._budget.left, self._budget.at_ms],
+            "drift": self._drift,
         }
         return pack(arrays, meta)
 
@@ -397,7 +426,8 @@ class Modeller(Stage):
         self._steady = arrays["steady"].copy()
         if meta["clip"] is not None:
             self._load_learner(arrays, meta, columns)
-        self._start_watch(arrays["watched"].tolist())
+        self._start_watch(arrays["watched"].tolist(), meta["drift"])
+        self._place()
 
     def _load_learner(
         self, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], columns: NDArray[np.intp]
@@ -422,6 +452,15 @@ class Modeller(Stage):
         z = self._scaler.transform(self.panel.features)
         self.learner = LEARNERS[settings.algorithm].start(z, self._scaler.active, settings)
         self._review_now = True
+
+
+def _draw(counter: int) -> int:
+    """A random number below 2**64 that depends on nothing but the counter (splitmix64)."""
+    mask = 2**64 - 1
+    x = (counter * 0x9E3779B97F4A7C15) & mask
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+    return x ^ (x >> 31)
 
 
 _SCALER_COLUMNS: Final = ("log", "centre", "spread", "weight")

@@ -1,7 +1,7 @@
 """The panel: the latest observation of each sampled user, which is the recent population.
 
 Invariant: at most one row a user and at most `capacity` rows, the least recently observed leaving first. Rows are
-dense; their order is part of the state, because refits draw from them by position.
+dense; their order is part of the state, because refits and the stream learner draw from them by position.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ class Panel:
         self._at = np.zeros(capacity, np.int64)
         self._weight = np.ones(capacity, np.float64)
         self._features = np.zeros((capacity, width), np.float64)
+        self._scaled = np.zeros((capacity, width), np.float64)
+        self._distance = np.zeros(capacity, np.float64)
         self._row: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -49,7 +51,25 @@ class Panel:
         """(n, width), NaN where unknown"""
         return self._features[: len(self)]
 
-    def put(self, user_hash: int, at_ms: int, weight: float, features: FloatArray) -> None:
+    @property
+    def scaled(self) -> FloatArray:
+        """(n, width) the features on the scale of the day: kept by the caller, and no part of the state"""
+        return self._scaled[: len(self)]
+
+    @property
+    def distance(self) -> FloatArray:
+        """(n,) from the published prototypes: the same"""
+        return self._distance[: len(self)]
+
+    def put(
+        self,
+        user_hash: int,
+        at_ms: int,
+        weight: float,
+        features: FloatArray,
+        scaled: FloatArray,
+        distance: float,
+    ) -> None:
         """The user's latest observation; an older one than is held (partitions interleave) changes nothing."""
         row = self._row.get(user_hash)
         if row is None:
@@ -61,6 +81,8 @@ class Panel:
         self._at[row] = at_ms
         self._weight[row] = weight
         self._features[row] = features
+        self._scaled[row] = scaled
+        self._distance[row] = distance
 
     def remove(self, user_hash: int) -> None:
         """Forget a user (quarantined ones do not train); the last row takes the place."""
@@ -69,7 +91,7 @@ class Panel:
             return
         last = len(self._row)
         if row != last:
-            for column in (self._user, self._at, self._weight, self._features):
+            for column in (self._user, self._at, self._weight, self._features, self._scaled, self._distance):
                 column[row] = column[last]
             self._row[int(self._user[row])] = row
 

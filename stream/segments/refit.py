@@ -59,6 +59,12 @@ def lloyd(z: FloatArray, centres: FloatArray, weights: FloatArray | None = None)
     return Fit(centres, inertia_of(z, centres, weights))
 
 
+def nearest_of(z: FloatArray, centres: FloatArray) -> NDArray[np.intp]:
+    """(m,) which of the centres is nearest to each row (m, d)."""
+    nearest: NDArray[np.intp] = cdist(z, centres, "sqeuclidean").argmin(axis=1)
+    return nearest
+
+
 def inertia_of(z: FloatArray, centres: FloatArray, weights: FloatArray | None = None) -> float:
     """Sum of the (weighted) squared distances of rows (m, d) to the nearest of the centres."""
     squared = cdist(z, centres, "sqeuclidean").min(axis=1)

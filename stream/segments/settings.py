@@ -38,6 +38,9 @@ class LearnerSettings(BaseModel):
     repair_gain: float = Field(
         default=0.02, ge=0, lt=1, description="A refit is adopted when it lowers the inertia by more than this share"
     )
+    repair_cost: float = Field(
+        default=0.1, ge=0, description="... and, from a new start, by more than this times the share of people moved"
+    )
     seed: int = Field(default=7, ge=0)
     clustream: CluStreamSettings = CluStreamSettings()
     hierarchical: HierarchicalSettings = HierarchicalSettings()
@@ -84,23 +87,27 @@ class ReviewSettings(BaseModel):
     fewest: int = Field(default=1_000, ge=10, description="... but never with fewer than this since the last one")
     drift_fewest: int = Field(default=250, ge=10, description="The same where drift was detected, ...")
     drift_interval: Duration = Field(default=HOUR, description="... and this long after the last one at the earliest")
+    drift_rise: float = Field(
+        default=0.1, ge=0, description="Drift is when ADWIN says so and the panel's inertia has risen by this share"
+    )
     drift_delta: float = Field(default=0.002, gt=0, lt=1, description="ADWIN's significance")
     gain: float = Field(
-        default=0.005,
+        default=0.01,
         ge=0,
         lt=1,
         description="Publish when segments were born or died, when the inertia falls by more than this share ...",
     )
     moved: float = Field(
-        default=0.005, ge=0, lt=1, description="... and more than this share of the people change their segment ..."
+        default=0.01, ge=0, lt=1, description="... and more than this share of the people change their segment ..."
     )
     outliers: float = Field(
         default=0.02, gt=0, le=1, description="... when more people than this are beyond the distance threshold ..."
     )
     rescale: float = Field(
-        default=0.25,
+        default=0.5,
         gt=0,
-        description="... or when a feature's median moved by so many spreads (or its spread, in logs)",
+        description="... or when a feature's median moved by so many spreads, or its spread by so much in logs (weekly "
+        "rhythms move it by 0.3)",
     )
 
 
