@@ -21,11 +21,12 @@ COMMANDS = {
     "config": "show the configuration",
     "tail": "look at a topic's records",
     "segments": "what the segments are, and their sizes",
+    "suggest-k": "how many segments the people fall into",
     "model": "the model's versions: list, diff, pin, rollback",
     "explain": "why a user is in a segment",
     "verify": "check what was published against the promises",
 }
-"""Each is a module of stream/commands/, imported only when it is asked for: some take a second."""
+"""Each is a module of stream/commands/ (- is _ there), imported only when it is asked for: some take a second."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,7 +46,7 @@ def parser(chosen: str | None = None) -> argparse.ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     for name, purpose in COMMANDS.items():
         if chosen in (None, name):
-            import_module(f"stream.commands.{name}").add(commands)
+            import_module(f"stream.commands.{name.replace('-', '_')}").add(commands)
         else:
             commands.add_parser(name, help=purpose)
     return top

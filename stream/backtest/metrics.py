@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from stream.segments.agreement import adjusted_rand as adjusted_rand
+from stream.segments.agreement import contingency as contingency
 from stream.segments.refit import silhouette as sampled_silhouette
 
 FloatArray = NDArray[np.float64]
@@ -66,21 +68,6 @@ def best_lift(labels: Labels, bought: Mask, eligible: Mask | None = None) -> flo
     return float(rate[large].max() / bought.mean())
 
 
-def adjusted_rand(a: Labels, b: Labels) -> float | None:
-    """Agreement of two partitions of the same people, corrected for chance: 1 is equal, 0 is what chance gives.
-
-    None for fewer than two people. Hubert & Arabie, "Comparing partitions", J. Classif. 2 (1985).
-    """
-    if len(a) < 2:
-        return None
-    table = contingency(a, b)
-    pairs = _pairs(table).sum()
-    of_a, of_b, of_all = _pairs(table.sum(axis=1)).sum(), _pairs(table.sum(axis=0)).sum(), _pairs(np.array(table.sum()))
-    expected = of_a * of_b / of_all
-    most = (of_a + of_b) / 2
-    return 1.0 if most == expected else float((pairs - expected) / (most - expected))
-
-
 def id_continuity(windows: Sequence[tuple[Labels, Labels]]) -> float | None:
     """Global over window ARI: what is left of the agreement with the truth when ids must mean the same for ever.
 
@@ -101,14 +88,6 @@ def changed(before: Labels, after: Labels) -> float | None:
     return float(np.mean(before != after)) if len(before) else None
 
 
-def contingency(a: Labels, b: Labels) -> NDArray[np.int64]:
-    """How many people are in each cell of both, rows and columns in the order of np.unique."""
-    cells_a, at_a = np.unique(a, return_inverse=True)
-    cells_b, at_b = np.unique(b, return_inverse=True)
-    flat = np.bincount(at_a * len(cells_b) + at_b, minlength=len(cells_a) * len(cells_b))
-    return flat.reshape(len(cells_a), len(cells_b)).astype(np.int64)
-
-
 def matched(before: Labels, after: Labels, new: Labels, first_free: int) -> NDArray[np.int64]:
     """`new` labels renamed to the last checkpoint's: the Hungarian pairing that the most people follow.
 
@@ -124,8 +103,3 @@ def matched(before: Labels, after: Labels, new: Labels, first_free: int) -> NDAr
             if shared[i, j]:
                 names[int(new_cells[j])] = int(old_cells[i])
     return np.array([names[label] for label in cells.tolist()], np.int64)[np.searchsorted(cells, new)]
-
-
-def _pairs(counts: NDArray[np.int64]) -> FloatArray:
-    c = counts.astype(np.float64)
-    return c * (c - 1) / 2
