@@ -36,7 +36,10 @@ EAGER: dict[str, Any] = {
     "modeller.review.fewest": 100,
     "modeller.review.interval": "12h",
     "modeller.checkpoint_observations": 200,
-    "rules": [{"id": "buyers", "name": "Buyers", "when": "purchases_30d >= 2", "leave_when": "purchases_30d < 1"}],
+    "rules": [
+        {"id": "active", "name": "Active", "when": "recency_days <= 1.5"},
+        {"id": "buyers", "name": "Buyers", "when": "purchases_30d >= 2", "leave_when": "purchases_30d < 1"},
+    ],
 }
 
 

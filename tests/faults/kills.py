@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.faults.deployed import Deployed, embedded_place, kafka_place
 from tests.faults.fleet import Fleet, Process
@@ -32,6 +33,8 @@ PATIENCE_S = {"embedded": 6.0, "kafka": 20.0}
 """A point that is not reached for so long is given up for a plain kill."""
 LIFE_S = {"embedded": (0.2, 2.5), "kafka": (0.5, 6.0)}
 """How long one lives that is killed at a random time."""
+WALL = {"runner.clock": "wall", "processor.sweep_interval": "1s"}
+"""One round in four is by the wall clock, where sweeps run between the batches."""
 POINTS = {
     "processor": {
         "after_poll": 8,
@@ -133,7 +136,7 @@ def _membership(slot: Slot, static: bool) -> dict[str, str]:
 def run(
     kind: str,
     kills: int,
-    make: Callable[[int], Deployed],
+    make: Callable[..., Deployed],
     *,
     seed: int,
     progress: Path | None = None,
@@ -144,7 +147,8 @@ def run(
     while done.total() < kills:
         number = done.total()
         rng = random.Random(f"{seed} {number}")
-        deployed = make(seed + number)
+        wall = rng.random() < 0.25
+        deployed = make(seed + number, **(WALL if wall else {}))
         started = time.monotonic()
         try:
             processors = ["p1", "p2"] if kind == "embedded" else ["p1", "p2", "p3"]
@@ -160,9 +164,10 @@ def run(
             deployed.close()
         done += found
         _save(progress, kind, done)
+        how = ", ".join(name for name, used in (("static members", static), ("wall clock", wall)) if used)
         tell(
             f"{kind}: {done.total()} kills survived ({dict(done)}); last round {found.total()} in "
-            f"{time.monotonic() - started:.0f} s{', static members' if static else ''}: {checked}"
+            f"{time.monotonic() - started:.0f} s ({how or 'as they come'}): {checked}"
         )
     return done
 
@@ -180,21 +185,21 @@ def _save(progress: Path | None, kind: str, done: Counter[str]) -> None:
         progress.write_text(json.dumps({**held, kind: dict(done)}, indent=1))
 
 
-def in_directory(fleet: Fleet, directory: Path) -> Callable[[int], Deployed]:
+def in_directory(fleet: Fleet, directory: Path) -> Callable[..., Deployed]:
     """Makes deployments in directories below this one."""
 
-    def make(seed: int) -> Deployed:
+    def make(seed: int, **settings: Any) -> Deployed:
         data = directory / uuid.uuid4().hex[:8]
-        return Deployed(fleet, embedded_place(data), 3, seed, data)
+        return Deployed(fleet, embedded_place(data), 3, seed, data, **settings)
 
     return make
 
 
-def on_kafka(fleet: Fleet, bootstrap: str, directory: Path) -> Callable[[int], Deployed]:
+def on_kafka(fleet: Fleet, bootstrap: str, directory: Path) -> Callable[..., Deployed]:
     """Makes deployments on a cluster, each with a prefix of its own."""
 
-    def make(seed: int) -> Deployed:
-        return Deployed(fleet, kafka_place(bootstrap, f"f{uuid.uuid4().hex[:8]}."), 4, seed, directory)
+    def make(seed: int, **settings: Any) -> Deployed:
+        return Deployed(fleet, kafka_place(bootstrap, f"f{uuid.uuid4().hex[:8]}."), 4, seed, directory, **settings)
 
     return make
 

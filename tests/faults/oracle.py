@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 
 from schemas import topics
-from stream.campaigns.file import parse_campaigns
 from stream.campaigns.worker import CampaignWorker
-from stream.commands.demo import CAMPAIGNS
 from stream.config import Config
 from stream.features.events import decode
 from stream.features.table import UserTable
@@ -29,6 +27,7 @@ from stream.segments.population import COLUMNS, Population
 from stream.segments.processor import Processor
 from stream.transport.base import OutRecord, Record, TopicPartition, Transport
 from stream.verify import verify
+from tests.faults.campaigns import CAMPAIGNS
 from tests.faults.journal import Entry, read_journal
 
 PER_PARTITION = (topics.SEGMENT_CHANGES, topics.DEAD_LETTERS, topics.ANOMALIES)
@@ -202,7 +201,7 @@ def _check_actions(transport: Transport, config: Config, partition: int) -> None
     """The actions are those that one worker takes on the committed changes."""
     where = TopicPartition(topics.SEGMENT_CHANGES, partition)
     committed = transport.committed(f"{config.runner.group}-campaigns", where) or 0
-    worker = CampaignWorker(parse_campaigns(CAMPAIGNS, "faults"))
+    worker = CampaignWorker(CAMPAIGNS)
     worker.restore(partition, ())
     made: list[OutRecord] = []
     changes = list(transport.read(where, 0, committed))

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from stream.assembly import Deployment, Role
-from stream.campaigns.file import parse_campaigns
-from stream.commands.demo import CAMPAIGNS
 from stream.config import load
 from stream.runtime import crash
 from stream.runtime.runner import Runner
 from stream.transport.base import TransportError
+from tests.faults.campaigns import CAMPAIGNS
 from tests.faults.journal import journal
 
 
@@ -31,7 +30,7 @@ def work(name: str, roles: list[Role], overrides: dict[str, Any], crash_point: s
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {name} %(name)s %(levelname)s %(message)s")
     logging.getLogger("kafka").setLevel(logging.ERROR)
     transport = journal(config.transport.open(create=False), name)
-    campaigns = parse_campaigns(CAMPAIGNS, "faults")
+    campaigns = CAMPAIGNS
     wall_clock = config.runner.clock == "wall"
     while True:
         try:

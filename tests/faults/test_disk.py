@@ -1,0 +1,164 @@
+"""The embedded transport's disk: a log that lost its tail, a full disk, and clocks that step."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from producers.shop import ShopSettings
+from schemas import topics
+from stream.assembly import Deployment
+from stream.transport.base import TopicPartition, TransportError
+from tests.faults.campaigns import CAMPAIGNS
+from tests.faults.deployed import Deployed, embedded_place
+from tests.faults.fleet import Fleet
+from tests.faults.journal import journal
+from tests.faults.test_zombies import until
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(0)]
+
+Tell = Callable[[str], None]
+
+
+def start(deployed: Deployed) -> None:
+    for name, role in (("p1", "processor"), ("p2", "processor"), ("m1", "modeller"), ("c1", "campaigns")):
+        deployed.start(f"d-{name}", [role])
+
+
+def tear(log: Path, rng: random.Random) -> str:
+    """What a power cut does to a log that was not synced: its tail is missing, or is not what was written."""
+    size = log.stat().st_size if log.exists() else 0
+    if not size:
+        return "nothing to tear"
+    at = rng.randrange(size // 3, size)
+    if rng.random() < 0.5:
+        os.truncate(log, at)
+        return f"cut {size - at} of {size} bytes"
+    with log.open("r+b") as file:
+        file.seek(at)
+        file.write(rng.randbytes(min(8192, size - at)))
+    return f"garbage at {at} of {size} bytes"
+
+
+def test_a_torn_log(fleet: Fleet, kills: int, tmp_path: Path, tell: Tell) -> None:
+    """Everything dies at once and the log's tail is lost: what is left is whole, and the work goes on from there."""
+    rng = random.Random(4)
+    data = tmp_path / "data"
+    deployed = Deployed(fleet, embedded_place(data), 3, 21, tmp_path)
+    torn: list[str] = []
+    rounds = 25 if kills else 3
+    try:
+        for number in range(rounds):
+            start(deployed)
+            deadline = time.monotonic() + rng.uniform(1.5, 3)
+            while time.monotonic() < deadline or (number == 0 and committed(deployed) < 4_000):
+                deployed.keep_fed()
+                time.sleep(0.05)
+            deployed.kill_all()
+            deployed.transport.close()
+            torn.append(tear(data / "log.sqlite3-wal", rng))
+            deployed.reopen()
+            deployed.check()
+        start(deployed)
+        deployed.feed(500)
+        checked = deployed.finish()
+        assert whole_source(deployed) == deployed.fed
+        tell(f"torn log, {rounds} times ({torn[-1]}): {checked}")
+    finally:
+        deployed.close()
+
+
+def committed(deployed: Deployed) -> int:
+    return sum(offset for offset, _ in deployed.committed_and_ends("processor", topics.EVENTS))
+
+
+def whole_source(deployed: Deployed) -> int:
+    """Rows of the shop that are in the events topic; each of them once, for they number as many as the position."""
+    return sum(deployed.transport.end_offset(TopicPartition(topics.EVENTS, p)) for p in range(deployed.partitions))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own of 24 MB; it takes the right to mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk(fleet: Fleet, small_disk: Path, tmp_path: Path, tell: Tell) -> None:
+    """Everybody waits, nobody dies; with room again everything goes on."""
+    deployed = Deployed(fleet, embedded_place(small_disk / "data"), 3, 22, tmp_path)
+    ballast = small_disk / "ballast"
+    try:
+        start(deployed)
+        deployed.feed(2_000)
+        until(lambda: committed(deployed) > 500, "a start")
+        free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+        with ballast.open("wb") as file:
+            file.write(bytes(max(0, free - 1_000_000)))
+        refusals = 0
+        while refusals < 5:
+            try:
+                deployed.feed(500)
+            except TransportError as error:
+                assert "full" in str(error)
+                refusals += 1
+                time.sleep(0.4)
+        time.sleep(2)
+        ballast.unlink()
+        deployed.feed(500)
+        checked = deployed.finish()
+        tell(f"full disk: {checked}")
+    finally:
+        deployed.close()
+
+
+def test_clocks_that_step(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wall clock is set forth by days and back by more: nothing but the sweeps' times can tell."""
+    settings = {"runner.clock": "wall", "processor.sweep_interval": "1h"}
+    deployed = Deployed(fleet, embedded_place(tmp_path / "data"), 2, 23, tmp_path, **settings)
+    now = ShopSettings(days=400).end_ms / 1000
+    rng = random.Random(5)
+
+    def wall() -> float:
+        return now
+
+    clock = SimpleNamespace(time=wall, monotonic=time.monotonic, perf_counter=time.perf_counter)
+    monkeypatch.setattr("stream.runtime.runner.time", clock)
+    deployment = Deployment(
+        deployed.config,
+        journal(deployed.transport, "stepping"),
+        2,
+        wall_clock=True,
+        campaigns=CAMPAIGNS,
+    )
+    try:
+        for _ in range(60):
+            deployed.feed(150)
+            for runner in deployment.runners:
+                runner.step(0.0)
+                runner.step(0.0)
+            now += rng.choice((60, 3_600, 86_400, -7_200, -100_000))
+        for _ in range(10):
+            for runner in deployment.runners:
+                while runner.step(0.0):
+                    pass
+        for runner in deployment.runners:
+            runner.abandon()
+        deployed.check()
+    finally:
+        deployed.close()
