@@ -95,7 +95,6 @@ class RuleSlots:
         self.settled = True
         for identifier in [slot.id for slot in self.slots.values() if slot.digest is None]:
             del self.slots[identifier]
-            del self.sizes[identifier]
 
     def of(self, words: Words) -> list[Slot]:
         """The rule segments of one user with these words (1, WORDS), by id."""

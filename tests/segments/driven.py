@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import numpy as np
 import orjson
@@ -95,6 +96,7 @@ class Driven:
         self._deltas: list[tuple[dict[str, Any], bytes]] = []
         self._models: list[Sent] = []
         self._offset = 0
+        self.recorder = Mock()
         self.restart(*rules)
 
     def restart(self, *rules: RuleSegment, features: Sequence[AnyFeature] | None = None) -> None:
@@ -109,6 +111,7 @@ class Driven:
             settings=ProcessorSettings(sweep_slice=100),
             decision=DecisionSettings(looks=1, newcomer_events=2),
             quarantine=QuarantineSettings(enter_looks=1, release_looks=1),
+            recorder=self.recorder,
         )
         self.processor.restore(0, self._deltas)
         if self._models:

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.features.spec import parse_features
-from stream.segments import rule_book
-from stream.segments.rule_slots import WORD_BITS, WORDS
+from stream.segments import population, rule_book
+from stream.segments.rule_slots import EPOCH, WORD_BITS, WORDS
 from stream.segments.rules import MAX_RULES, RuleSegment
+from stream.transport.base import OutRecord
 from tests.segments.driven import DAY, FEATURES, HOUR, START, Driven, model_of, rule, told
 
 ACTIVE = rule("active", "recency_days < 3")
@@ -34,6 +35,9 @@ def test_an_event_moves_its_user_and_the_change_says_why() -> None:
     ]
     assert change.source is not None
     assert (change.source.topic, change.source.offset, change.event_id) == ("events", 2, "e2")
+    # The metrics hear of it: its cause, and when the event arrived.
+    driven.recorder.changes.assert_called_with({"behaviour": 1}, [START + HOUR])
+    assert ("rule:buyers", "Buyers", 1) in driven.recorder.population.call_args.args[2]
     driven.check()
 
 
@@ -86,8 +90,10 @@ def test_both_conditions_at_once_keep_people_out() -> None:
 
 def test_what_is_left_comes_before_what_is_entered_and_each_by_id() -> None:
     few, some = rule("z-few", "pages_7d < 3"), rule("a-some", "pages_7d >= 3")
-    driven = Driven(some, few, rule("b-some", "pages_7d >= 3"))
+    driven = Driven(few, other := rule("b-some", "pages_7d >= 3"))
     driven.browse("ann", START)
+    driven.restart(some, few, other)
+    driven.sweep(START)
     found = driven.browse("ann", START, 2)
     assert told(found) == [
         ("ann", "-z-few", "behaviour"),
@@ -118,6 +124,19 @@ def test_rule_changes_and_learned_ones_are_one_sequence() -> None:
     driven.check()
 
 
+def test_what_time_did_is_found_at_the_switch_to_a_model_and_is_not_the_model_s_doing() -> None:
+    driven = Driven(ACTIVE)
+    driven.browse("ann", START)
+    driven.sweep(START)
+    driven.publish(model_of(centre=20, distance=100))
+    driven.browse("bob", START + 1)
+    driven.publish(model_of(centre=0.1, distance=100, version=2))
+    found = driven.tick(START + 40 * DAY)
+    assert {change.cause for change in found if change.model_version == 2 and change.to and change.from_} == {"model"}
+    assert told(found) == [("ann", "-active", "inactivity"), ("bob", "-active", "inactivity")]
+    driven.check()
+
+
 def test_the_held_are_in_no_rule_segment_and_nothing_happens_to_them() -> None:
     driven = Driven(ACTIVE, rule("readers", "pages_7d >= 5"))
     driven.publish(model_of(centre=10, distance=50))
@@ -144,6 +163,19 @@ def test_the_held_are_in_no_rule_segment_and_nothing_happens_to_them() -> None:
         ("bot", "+active", "behaviour"),
         ("bot", "+readers", "behaviour"),
     ]
+    driven.check()
+
+
+def test_who_is_let_out_while_an_edit_is_under_way_enters_by_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rule_book, "SLICE_CHANGES", 1)
+    driven = Driven()
+    driven.publish(model_of(centre=10, distance=50))
+    driven.feed(*[(f"u{n}", START, "browse", {"item_id": "i"}) for n in range(5)])
+    driven.browse("bot", START, 8)
+    driven.browse("bot", START, 100)
+    driven.sweep(START + HOUR)
+    driven.restart(rule("all", "pages_7d >= 0"))
+    assert told(driven.tick(START + 8 * DAY)) == [("u0", "+all", "model"), ("bot", "+all", "anomaly")]
     driven.check()
 
 
@@ -233,6 +265,7 @@ def test_order_wording_and_names_are_no_edits(same: list[RuleSegment]) -> None:
     driven.restart(*same)
     assert driven.population.rules.settled
     assert driven.members() == before
+    assert {name for _, name in driven.population.rules.members()} == {one.name for one in same}
     assert driven.sweep(START + HOUR) == []
     assert told(driven.sweep(START + 4 * DAY)) == [("ann", "-active", "inactivity"), ("bob", "-active", "inactivity")]
     driven.check()
@@ -316,7 +349,46 @@ def test_a_pass_that_was_broken_off_goes_on_where_it_stood(monkeypatch: pytest.M
     assert not driven.population.rules.settled
     assert [len(driven.tick(START + 1)) for _ in range(3)] == [7, 6, 0]
     assert driven.population.rules.settled
+    driven.restart()
+    assert len(driven.tick(START + 1)) == 7
+    driven.restart()
+    assert [len(driven.tick(START + 1)) for _ in range(3)] == [7, 6, 0]
+    assert driven.population.rules.slots == {}
     driven.check()
+
+
+@pytest.fixture
+def only_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit carries what was touched and next to nothing else, so that what was forgotten is missed."""
+    monkeypatch.setattr(population, "SLICE_FLOOR", 1)
+    monkeypatch.setattr(population, "SLICE_SHARE", 10**9)
+
+
+@pytest.mark.usefixtures("only_touched")
+def test_who_was_moved_by_a_sweep_alone_is_still_so_after_a_restart() -> None:
+    driven = Driven(ACTIVE)
+    driven.feed(*[(f"u{n}", START, "browse", {"item_id": "i"}) for n in range(20)])
+    driven.sweep(START + 3 * DAY - HOUR)  # which observes them all, and so does not touch them again soon
+    assert len(driven.sweep(START + 3 * DAY)) == 20
+    driven.restart(ACTIVE)
+    assert driven.sweep(START + 3 * DAY + HOUR) == []
+    driven.check()
+
+
+@pytest.mark.usefixtures("only_touched")
+def test_who_was_looked_at_since_an_edit_is_not_overdue_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rule_book, "SLICE_CHANGES", 14)
+    driven = Driven(ACTIVE)
+    driven.feed(*[(f"u{n}", START, "browse", {"item_id": "i"}) for n in range(20)])
+    edited = ACTIVE, rule("never", "pages_7d > 1000")
+    driven.restart(*edited)
+    driven.sweep(START)
+    driven.restart(ACTIVE)
+    driven.tick(START + 1)
+    driven.restart(ACTIVE)
+    epochs = driven.population.table.column(EPOCH)
+    # Seven were looked at.
+    assert (epochs < driven.population.rules.epoch).sum() == 13
 
 
 def test_on_the_data_s_own_clock_an_edit_is_followed_before_the_next_event() -> None:
@@ -412,19 +484,25 @@ def test_after_every_look_everybody_is_where_their_rules_say(
 @settings(max_examples=25, deadline=None)
 @given(steps, st.booleans())
 def test_restarts_make_no_difference_to_what_is_written(script: list[tuple[str, Any, int]], wall: bool) -> None:
-    written = []
-    for restarts in (False, True):
-        driven, now = Driven(*RULES, wall=wall), START
-        for what, subject, wait in script:
-            now += wait
-            if what == "events":
-                driven.feed(*[(user, now, kind, rest) for user, (kind, rest) in subject])
-            elif what == "sweep" and wall:
-                driven.sweep(now)
-            elif what == "edit":
-                driven.restart(*subject)
-            if restarts and what != "edit":
-                driven.restart(*driven.rules)
-        driven.check()
-        written.append(driven.written)
-    assert written[0] == written[1]
+    # Only what was touched is written, so that what should have been is missed.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(population, "SLICE_FLOOR", 1)
+        patch.setattr(population, "SLICE_SHARE", 10**9)
+        patch.setattr(rule_book, "SLICE_CHANGES", 5)
+        assert run(script, wall, restarts=True) == run(script, wall, restarts=False)
+
+
+def run(script: list[tuple[str, Any, int]], wall: bool, restarts: bool) -> list[OutRecord]:
+    driven, now = Driven(*RULES, wall=wall), START
+    for what, subject, wait in script:
+        now += wait
+        if what == "events":
+            driven.feed(*[(user, now, kind, rest) for user, (kind, rest) in subject])
+        elif what == "sweep" and wall:
+            driven.sweep(now)
+        elif what == "edit":
+            driven.restart(*subject)
+        if restarts and what != "edit":
+            driven.restart(*driven.rules)
+    driven.check()
+    return driven.written
