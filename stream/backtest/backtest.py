@@ -52,6 +52,9 @@ class Progress(NamedTuple):
 Tell = Callable[[Progress], bool]
 """Answers whether to go on."""
 
+Watch = Callable[[Processor], None]
+"""Looks at the processor, and changes nothing."""
+
 
 class BacktestInterruptedError(Exception):
     """It was asked to stop before the last checkpoint."""
@@ -129,23 +132,27 @@ class Backtest:
         self._lineage: list[Lineage] = []
         self._version = 0
 
-    def run(self, tell: Tell = lambda progress: True) -> Result:
-        """All of it, up to the last checkpoint. Raises BacktestInterruptedError, SourceError, TransportError."""
+    def run(self, tell: Tell = lambda progress: True, watch: Watch = lambda processor: None) -> Result:
+        """All of it, up to the last checkpoint; `watch` is called after every step.
+
+        Raises BacktestInterruptedError, SourceError, TransportError.
+        """
         with Replay(self._config, self._gate) as replay:
             processor = replay.deployment.processor
             ledger = ChangeReader(replay.transport, lambda user: processor.populations[0].table.lookup(user))
             for at in self._plan.times:
-                self._advance(replay, at, tell)
+                self._advance(replay, at, tell, watch)
                 self._look(processor, at, ledger.read())
             return self._result(processor, replay.ledger())
 
-    def _advance(self, replay: Replay, until_ms: int, tell: Tell) -> None:
+    def _advance(self, replay: Replay, until_ms: int, tell: Tell, watch: Watch) -> None:
         """Feed everything that arrives before `until_ms`, an hour with rows in it at a time."""
         while (arrival := self._gate.next_arrival) is not None and arrival < until_ms:
             self._gate.until = min(until_ms, (arrival // STEP_MS + 1) * STEP_MS)
             if not (replay.run() and tell(Progress(replay.rows, self._gate.until, len(self._checkpoints)))):
                 raise BacktestInterruptedError
             processor = replay.deployment.processor
+            watch(processor)
             if self._judge is not None:
                 self._judge.watch(processor.populations[0])
             model = processor.model

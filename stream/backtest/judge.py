@@ -15,8 +15,8 @@ from stream.backtest.metrics import contingency
 from stream.backtest.moves import Following, Looks, follow, homes
 from stream.backtest.reliability import Curve, right
 from stream.backtest.snapshot import Snapshot
+from stream.backtest.touched import Touched
 from stream.backtest.truth import UNKNOWN, Moves, Personas
-from stream.features.layout import EVENTS
 from stream.segments.population import Population
 
 IntArray = NDArray[np.int64]
@@ -47,15 +47,11 @@ class Judge:
     def __init__(self, truth: Truth) -> None:
         self._personas = Personas(truth)
         self._looks = Looks()
-        self._events: IntArray = np.empty(0, np.int64)
+        self._touched = Touched()
 
     def watch(self, population: Population) -> None:
         """After a batch: whose events were in it."""
-        events = population.table.column(EVENTS).astype(np.int64)
-        before = np.zeros(len(events), np.int64)
-        before[: len(self._events)] = self._events
-        self._looks.add(population.clock, np.flatnonzero(events != before))
-        self._events = events
+        self._looks.add(population.clock, self._touched.since_last(population))
 
     def persona(self, snapshot: Snapshot) -> IntArray:
         """(m,) of those judged at a checkpoint."""

@@ -1,0 +1,1 @@
+"""Measures the bars of docs/quality.md: `python -m benchmarks.quality`."""
