@@ -39,10 +39,11 @@ def memory(finished: tuple[Config, Path]) -> MemoryTransport:
     return copied(finished[1])
 
 
-def copied(directory: Path) -> MemoryTransport:
+def copied(directory: Path, *more: str) -> MemoryTransport:
+    """The topics (and `more`) of a directory with one partition, and the groups' offsets."""
     source, copy = EmbeddedTransport(directory, create=False), MemoryTransport()
-    for spec in topics.TOPICS:
-        where = TopicPartition(spec.name, 0)
+    for name in (*topics.BY_NAME, *more):
+        where = TopicPartition(name, 0)
         log: list[Stored] = copy.logs.setdefault(where, [])
         for record in source.read(where, 0):
             # Compacted topics and trimmed ones have no record at every offset; a list has.
