@@ -201,7 +201,8 @@ class Modeller(Stage):
             return z, _Nearest(False, [0.0] * len(z), [], [])
         nearest = self.model.nearest(self.model.scale(features))
         both = np.maximum(nearest.distance + nearest.runner_up, 1e-12)
-        share = np.where(np.isinf(nearest.runner_up), 1.0, nearest.runner_up / both)
+        with np.errstate(invalid="ignore"):  # one segment alone has no runner-up
+            share = np.where(np.isinf(nearest.runner_up), 1.0, nearest.runner_up / both)
         segments = self.model.segments[nearest.prototype]
         return z, _Nearest(True, nearest.distance.tolist(), segments.tolist(), share.tolist())
 

@@ -147,3 +147,18 @@ def test_only_algorithms_with_borders_have_noise() -> None:
             assert noise[:-2].mean() <= 0.1
         else:
             assert noise is None
+
+
+@pytest.mark.parametrize("name", sorted(WITH_NOISE))
+def test_where_nothing_stands_apart_there_is_one_segment_and_a_warning(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    x = np.random.default_rng(5).normal(size=(2_600, 12))
+    features = [Feature(f"f{j}", log=False) for j in range(12)]
+    seen = observed(np.arange(len(x)), START + np.arange(len(x)) * 1_000, x, features)
+    model = published(feed(fresh(asked(name), features), seen).records)[-1]
+    assert len(model.segment_ids) == 1
+    assert f"{name} on 12 features" in caplog.text
+    noise = model.noise(model.scale(x))
+    assert noise is not None
+    assert noise.mean() < 0.05

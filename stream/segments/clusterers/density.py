@@ -9,6 +9,7 @@ prototype: where nothing is dense, everybody is one segment.
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, NamedTuple, Self
@@ -26,6 +27,9 @@ from stream.segments.settings import LearnerSettings
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.intp]
 
+log = logging.getLogger(__name__)
+
+MANY_AXES: Final = 6
 NEIGHBOURS: Final = 0.01
 """Of the first rows: a point's distance to its neighbour of this rank says how dense the population is."""
 FIRST_ROWS: Final = 1_000
@@ -97,6 +101,14 @@ class DensityLearner(Learner):
 
     @classmethod
     def start(cls, z: FloatArray, active: IndexArray, settings: LearnerSettings) -> Self:  # noqa: D102
+        if len(active) > MANY_AXES:
+            log.warning(
+                "%s on %d features: with more than %d everybody is far from everybody, and may end up in one segment; "
+                "learn from fewer (learn = false), or choose kmeans or clustream",
+                cls.name,
+                len(active),
+                MANY_AXES,
+            )
         radius = cls.rules(settings).radius or cls.crowding * _neighbourhood(z[:, active])
         learner = cls(z.shape[1], active, radius, settings)
         for row in np.concatenate([z] * ROUNDS):
