@@ -23,7 +23,7 @@ class ComposeBroker(Broker):
     """A broker with the compose file's properties and no others; ports and host are this test's."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(1, directory, "384m", {})
+        super().__init__(1, "broker,controller", directory, "384m", {})
         self.host_port = free_port()
 
     def _properties(self, voters: str, brokers: int) -> dict[str, str]:
