@@ -25,6 +25,7 @@ COMMANDS = {
     "model": "the model's versions: list, diff, pin, rollback",
     "explain": "why a user is in a segment",
     "verify": "check what was published against the promises",
+    "dead-letters": "list the dead letters, or send them back",
 }
 """Each is a module of stream/commands/ (- is _ there), imported only when it is asked for: some take a second."""
 

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 from kafka.admin import OffsetSpec
+from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError
 from kafka.protocol.consumer import IsolationLevel
 from kafka.structs import TopicPartition as KafkaPartition
 
@@ -113,9 +114,17 @@ class KafkaTransport(Transport):
         """See the base class."""
         native = self._native(where)
         name = self._settings.topic_prefix + group
-        with self._lock, self._clients.errors():
-            found = self._get_admin().list_group_offsets({name: [native]})[name].get(native)
-        return None if found is None or found.offset < 0 else int(found.offset)
+        deadline = time.monotonic() + self._settings.connect_timeout / 1000
+        while True:
+            with self._lock, self._clients.errors():
+                try:
+                    found = self._get_admin().list_group_offsets({name: [native]})[name].get(native)
+                    return None if found is None or found.offset < 0 else int(found.offset)
+                except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
+                    # A new broker makes the topic of offsets at the first question; others move.
+                    if time.monotonic() > deadline:
+                        raise
+            time.sleep(0.2)
 
     def trim(self, where: TopicPartition, before: int) -> None:
         """See the base class. Raises TransportError beyond the end."""
