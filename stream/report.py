@@ -42,7 +42,7 @@ def _lines(ledger: Ledger, processor: Processor) -> Iterator[RenderableType]:
 
 
 def segment_table(processor: Processor) -> Table:
-    """One row a segment, the largest first, built-in ones last."""
+    """One row a segment, the largest first; then the built-in ones, and the rule segments as they are declared."""
     sizes: Counter[int] = Counter()
     for population in processor.populations.values():
         sizes.update(population.sizes())
@@ -61,6 +61,14 @@ def segment_table(processor: Processor) -> Table:
     for segment, name in (*BUILT_IN_NAMES.items(), (NONE, "Not assigned yet")):
         if users := sizes[segment]:
             table.add_row("", name, f"{users:,}", f"{users / total:.0%}", "")
+    inside = sum(
+        (population.rules.members() for population in processor.populations.values()), Counter[tuple[str, str]]()
+    )
+    for rule in processor.rules:
+        users = inside[rule.id, rule.name]
+        table.add_row(
+            rule.id, rule.name, f"{users:,}", f"{users / total:.0%}", rule.title or " ".join(rule.when.split())
+        )
     return table
 
 

@@ -22,6 +22,7 @@ from stream.segments.explain import Explanation, FeatureLine, explain
 from stream.segments.population import Population
 from stream.segments.processor import Processor
 from stream.segments.prototypes import Model, segment_id
+from stream.segments.rules import PREFIX as RULE
 from stream.segments.whatif import WhatIf, what_if
 from stream.transport.base import TopicPartition, Transport
 from stream.transport.murmur2 import partition_of
@@ -96,6 +97,8 @@ def _print(found: Explanation, moves: list[str], history: list[dict[str, Any]]) 
         )
     if found.pending:
         console.print(f"on the way to {_label(found.pending)}: clearly nearer at the last look, to be confirmed")
+    if found.rules:
+        console.print(f"also in {', '.join(map(_label, found.rules))}")
     console.print(_features(found.features))
     if moves:
         console.print("\n[bold]what would move them[/bold]")
@@ -106,7 +109,7 @@ def _print(found: Explanation, moves: list[str], history: list[dict[str, Any]]) 
     for change in history:
         why = ", ".join(f"{one['feature']} {_number(one['value'])}" for one in change["why"])
         console.print(
-            f"{_day(change['occurred_at'])}  {_label(change['from'])} → {_label(change['to'])}  "
+            f"{_day(change['occurred_at'])}  {_step(change)}  "
             f"[dim]{change['cause']}, confidence {change['confidence']:.2f}[/dim]  {escape(why)}",
             highlight=False,
         )
@@ -148,6 +151,15 @@ def _features(lines: tuple[FeatureLine, ...]) -> Table:
             "" if line.pull is None else f"{line.pull:+.0%}",
         )
     return table
+
+
+def _step(change: dict[str, Any]) -> str:
+    left, entered = change["from"], change["to"]
+    if entered is not None and entered["id"].startswith(RULE):
+        return f"into {_label(entered)}"
+    if left is not None and left["id"].startswith(RULE):
+        return f"out of {_label(left)}"
+    return f"{_label(left)} → {_label(entered)}"
 
 
 def _label(segment: dict[str, Any] | None) -> str:

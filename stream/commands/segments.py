@@ -1,4 +1,5 @@
-"""`resegment segments`: what the segments are, by the newest published model, and how many users are in each."""
+"""`resegment segments`: what the segments are, by the newest published model and the configured rules, and how many
+users are in each."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import orjson
+from rich.markup import escape
 from rich.table import Table
 
 from schemas import topics
@@ -16,6 +18,7 @@ from stream.commands.common import CommandError, configuration, opened, place_op
 from stream.config import Config
 from stream.report import plain_console, traits
 from stream.segments.prototypes import Model
+from stream.segments.rules import PREFIX
 from stream.transport.base import TopicPartition, Transport
 
 
@@ -36,9 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
     with opened(config) as transport:
         model = newest_model(transport)
         members = memberships(transport)
-    if model is None:
+    in_rules = Counter({name: members.pop(name) for name in [*members] if name.startswith(PREFIX)})
+    if model is None and not in_rules:
         raise CommandError("no model has been published yet: it takes some hundred users with a few events each")
     total = sum(members.values())
+    profiles = model.profiles if model is not None else ()
     rows = [
         {
             "id": profile.id,
@@ -49,23 +54,40 @@ def run(arguments: argparse.Namespace) -> int:
             "means": profile.means,
             "z": profile.z,
         }
-        for profile in model.profiles
+        for profile in profiles
     ]
     if arguments.json:
-        others = {name: count for name, count in members.items() if name not in {p.id for p in model.profiles}}
-        print_json({"model_version": model.version, "created_at": model.created_at, "segments": rows, "others": others})
+        print_json(
+            {
+                "model_version": model.version if model is not None else 0,
+                "created_at": model.created_at if model is not None else None,
+                "segments": rows,
+                "others": {name: count for name, count in members.items() if name not in {p.id for p in profiles}},
+                "rules": [
+                    {"id": rule.id, "name": rule.name, "users": in_rules[rule.id], "when": rule.when}
+                    for rule in config.rules
+                ],
+            }
+        )
         return 0
     titles = {feature.name: feature for feature in config.features}
-    table = Table(box=None, pad_edge=False, title=f"model {model.version}, {total:,} users in segments")
+    table = Table(box=None, pad_edge=False, title=_title(model, total))
     for heading in ("segment", "name", "users", "share", "who they are"):
         table.add_column(heading, justify="right" if heading in ("users", "share") else "left")
-    for profile in sorted(model.profiles, key=lambda one: -members[one.id]):
+    for profile in sorted(profiles, key=lambda one: -members[one.id]):
         users = members.pop(profile.id, 0)
         table.add_row(profile.id, profile.name, f"{users:,}", f"{users / max(1, total):.0%}", traits(profile, titles))
     for name, users in members.most_common():
         table.add_row(name, "", f"{users:,}", f"{users / max(1, total):.0%}", "")
+    for rule in config.rules:
+        share = f"{in_rules[rule.id] / total:.0%}" if total else ""
+        table.add_row(rule.id, escape(rule.name), f"{in_rules[rule.id]:,}", share, escape(rule.title or rule.when))
     plain_console().print(table)
     return 0
+
+
+def _title(model: Model | None, total: int) -> str:
+    return "no model yet" if model is None else f"model {model.version}, {total:,} users in segments"
 
 
 def newest_model(transport: Transport) -> Model | None:
@@ -121,7 +143,8 @@ def versions(transport: Transport) -> Versions:
 
 
 def memberships(transport: Transport) -> Counter[str]:
-    """Users by segment id, from the compacted membership topic: the last record of a user counts."""
+    """Users by segment id, from the compacted membership topic: the last record of a key counts. A user has one for
+    the learned segment and one for each rule segment."""
     counts: Counter[str] = Counter()
     for partition in range(transport.partitions(topics.SEGMENT_MEMBERSHIP)):
         latest: dict[bytes | None, str] = {}

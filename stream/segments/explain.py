@@ -11,6 +11,7 @@ from stream.features.layout import EVENTS, FIRST, LAST, Layout
 from stream.segments.assign import BUILT_IN_NAMES, QUARANTINE, segment_name
 from stream.segments.population import Population
 from stream.segments.prototypes import Model
+from stream.segments.rule_slots import read_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Explanation:
     pending: dict[str, Any] | None
     score: float | None
     held: bool
+    rules: tuple[dict[str, str], ...]
     features: tuple[FeatureLine, ...]
 
 
@@ -88,6 +90,7 @@ def explain(user_id: str, population: Population, layout: Layout, model: Model |
         pending=_reference(column["candidate"], names),
         score=scored.score if scored else None,
         held=segment == QUARANTINE,
+        rules=tuple({"id": slot.id, "name": slot.name} for slot in population.rules.of(read_words(table, [row]))),
         features=lines,
     )
 

@@ -90,6 +90,7 @@ class Processor(Stage):
     ) -> None:
         self.inputs = tuple(inputs)
         self.layout = layout
+        self.rules = tuple(rules)
         self.model: Model | None = None
         self.populations: dict[int, Population] = {}
         self._settings = settings or ProcessorSettings()
@@ -97,7 +98,7 @@ class Processor(Stage):
         self._decision = decision or DecisionSettings()
         self._quarantine = quarantine or QuarantineSettings()
         self._sampler = sampler or Sampler(SamplerSettings(), partitions=1)
-        self._rules = RuleBook(rules, layout.features, self._settings.source)
+        self._rule_book = RuleBook(rules, layout.features, self._settings.source)
         self._recorder = recorder
         learned = [feature.name for feature in layout.features if feature.learn]
         self._learned = np.array([layout.names.index(name) for name in learned], dtype=np.intp)
@@ -115,7 +116,7 @@ class Processor(Stage):
         """Take a partition over."""
         population = Population(partition, self.layout)
         population.restore(deltas)
-        self._rules.adopt(population)
+        self._rule_book.adopt(population)
         self.populations[partition] = population
 
     def drop(self, partition: int) -> None:
@@ -281,7 +282,7 @@ class Processor(Stage):
         if self._look is not None:
             out += self._look.at(population, rows, features[:, self._scored], newcomer, moment, triggers)
         version = self.model.version if self.model is not None else 0
-        out += self._rules.at(population, Looked(rows, features, was_held, moment, version, triggers))
+        out += self._rule_book.at(population, Looked(rows, features, was_held, moment, version, triggers))
         self._observe(population, rows, features, newcomer, moment.at, out)
 
     def _observe(
@@ -337,13 +338,13 @@ class Processor(Stage):
 
     def _follow_edit(self, population: Population, out: list[OutRecord]) -> bool:
         """Bring the next slice of users under rules that were edited; False where nobody is left to be."""
-        rows = self._rules.overdue(population)
+        rows = self._rule_book.overdue(population)
         if rows is None:
             return False
         moment = Moment(population.now(), population.clock, INACTIVITY)
         features = population.table.features(rows, moment.at)
         version = self.model.version if self.model is not None else 0
-        out += self._rules.follow(population, Looked(rows, features, population.held(rows), moment, version))
+        out += self._rule_book.follow(population, Looked(rows, features, population.held(rows), moment, version))
         return True
 
     # -- sweeps -----------------------------------------------------------------------------------------------

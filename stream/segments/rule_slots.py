@@ -123,7 +123,7 @@ class RuleSlots:
         return self
 
 
-def read_words(table: UserTable, rows: Rows | slice) -> Words:
+def read_words(table: UserTable, rows: Rows | slice | list[int]) -> Words:
     """The words of these rows, a copy."""
     return np.stack([table.column(name)[rows] for name in _WORD_NAMES], axis=1)
 
