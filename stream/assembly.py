@@ -75,7 +75,7 @@ class Deployment:
 
                 observer = self._observer()
                 learned = [feature for feature in config.features if feature.learn]
-                self._run(Modeller(learned, config.modeller), observer)
+                self._run(Modeller(learned, config.modeller, recorder=observer.uncommitted), observer)
             case "campaigns":
                 file = config.campaigns.file
                 campaigns = self.campaigns or (load_campaigns(file) if file else Campaigns([], "no file"))

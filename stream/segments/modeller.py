@@ -21,6 +21,7 @@ from schemas import topics
 from schemas.model import SegmentModel
 from stream.anomalies.training import Trainer
 from stream.runtime import crash
+from stream.runtime.metrics import Recorder
 from stream.runtime.stage import Output, Stage, StateDelta
 from stream.segments.calibration import Calibration
 from stream.segments.clusterers import LEARNERS
@@ -61,8 +62,15 @@ class Modeller(Stage):
     inputs = (topics.OBSERVATIONS,)
     changelog = topics.MODELLER_STATE
 
-    def __init__(self, features: Sequence[FeatureInfo], settings: ModellerSettings | None = None) -> None:
+    def __init__(
+        self,
+        features: Sequence[FeatureInfo],
+        settings: ModellerSettings | None = None,
+        *,
+        recorder: Recorder | None = None,
+    ) -> None:
         self.features = tuple(features)
+        self._recorder = recorder
         self.settings = settings or ModellerSettings()
         self._names = tuple(feature.name for feature in features)
         self._fingerprint = feature_fingerprint(self._names)
@@ -96,10 +104,13 @@ class Modeller(Stage):
     def process(self, batch: Mapping[int, Sequence[Record]], now_ms: int | None) -> Output:
         """Learn from observations; publish where one of them made it due."""
         output = Output(commit=False)
+        learned = self.counters["observations"]
         for record in batch.get(PARTITION, ()):
             observations = self._decode(record)
             if observations is not None:
                 self._learn(observations, output.records)
+        if self._recorder is not None:
+            self._recorder.learned(self.counters["observations"] - learned)
         if output.records or self._unsaved >= self.settings.checkpoint_observations:
             self._save(output, now_ms)
         return output
@@ -356,6 +367,10 @@ class Modeller(Stage):
         out.append(_record(version, self.model.to_bytes(), self._clock))
         if version > self.settings.keep_versions:
             out.append(_record(version - self.settings.keep_versions, None, self._clock))
+        if self._recorder is not None:
+            quality, segments = self.model.quality, len(self.model.segment_ids)
+            self._recorder.published(self.name, ruling, segments, quality.inertia, quality.silhouette)
+            self._recorder.model(self.name, version, self.model.created_at)
         log.info(
             "model %d: %d segments, %.1f%% of the people moved, silhouette %s",
             version,
