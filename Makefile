@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test check lock clean help
+.PHONY: run test check faults fuzz lock clean help
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -17,6 +17,14 @@ test: $(VENV)/.test-ready  ## everything: format, lint, types, tests, with a rea
 
 check: $(VENV)/.test-ready  ## format, lint, types and the fast tests: seconds, not minutes
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/check.sh --fast
+
+faults: $(VENV)/.test-ready  ## break everything: FAULTS_KILLS (500) kills a transport, brokers, zombies, storms; an hour
+	@RESEGMENT_REQUIRE_KAFKA=1 FAULTS_KILLS=$${FAULTS_KILLS:-500} FAULTS_PROGRESS=$${FAULTS_PROGRESS:-.cache/faults.json} \
+	  $(BIN)/python -m pytest -m faults --show-capture=no
+
+fuzz: $(VENV)/.test-ready  ## FUZZ_EVENTS (a million) hostile events through both transports
+	@FUZZ_EVENTS=$${FUZZ_EVENTS:-1000000} $(BIN)/python -m pytest tests/fuzz
+	@RESEGMENT_REQUIRE_KAFKA=1 FUZZ_KAFKA=1 FUZZ_EVENTS=$${FUZZ_EVENTS:-1000000} $(BIN)/python -m pytest tests/fuzz
 
 lock: $(VENV)/.test-ready  ## resolve the two lock files anew
 	@for extra in run dev; do \

@@ -3,7 +3,8 @@
     python -m tests.faults.kills embedded 500 --progress .cache/faults.json
     python -m tests.faults.kills kafka 500 --progress .cache/faults.json
 
-Counts are kept in the progress file after every round, so that a run that was broken off carries on.
+Counts are kept in the progress file after every round, so that a run that was broken off carries on; when there were
+enough, the next one begins anew.
 """
 
 from __future__ import annotations
@@ -169,6 +170,7 @@ def run(
             f"{kind}: {done.total()} kills survived ({dict(done)}); last round {found.total()} in "
             f"{time.monotonic() - started:.0f} s ({how or 'as they come'}): {checked}"
         )
+    _save(progress, kind, Counter())
     return done
 
 
