@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from stream.config import Config, ConfigError, load
 from stream.features.spec import DEFAULT_FEATURES, parse_features
+from stream.segments.rule_parser import check_features, parse
 from stream.segments.rule_slots import RuleDefinition, RuleSlots, bits_of, has, put
 from stream.segments.rules import MAX_RULES, RuleSegment, RuleSegments
 
@@ -253,3 +254,29 @@ def test_the_examples_find_whom_they_are_for(
 ) -> None:
     assert expected in segments(examples, **shopper)
     assert expected not in segments(examples, recency_days=15.0, tenure_days=100.0)
+
+
+# -- the page for marketers ----------------------------------------------------------------------------------------
+
+
+def test_what_the_page_shows_is_what_is_understood(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "rules.md").read_text("utf-8")
+    file = tmp_path / "shop.toml"
+    file.write_text("\n".join(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)))
+    assert [rule.id for rule in load(file).rules] == ["rule:vip", "rule:big-spenders"]
+    names = {feature.name for feature in DEFAULT_FEATURES}
+    language = page[page.index("## The language") : page.index("**What is unknown")]
+    shown = re.findall(r"^\| `([^`]+)` \|", language, re.MULTILINE)
+    assert len(shown) == 9
+    for text in shown:
+        check_features(parse(text), text, names)
+
+
+def test_the_error_on_the_page_is_the_one_that_is_given(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "rules.md").read_text("utf-8")
+    shown = "\n".join(line[4:] for line in page.split("\n") if line.startswith("    "))
+    file = tmp_path / "shop.toml"
+    file.write_text('[[rules]]\nid = "vip"\nname = "VIPs"\nwhen = "purchase_30d >= 3 and recency_days < 14"\n')
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert str(caught.value).replace(str(file), "shop.toml") == shown
