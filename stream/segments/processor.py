@@ -60,7 +60,11 @@ class ProcessorSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sweep_interval: Duration = Field(default=60_000, ge=1_000, description="How often everybody is looked at again")
+    sweep_interval: Duration = Field(
+        default=30_000,
+        ge=1_000,
+        description="How often everybody is looked at again; silence moves people at the second",
+    )
     record_sweep_interval: Duration = Field(
         default=topics.DAY_MS, ge=1_000, description="The same where the clock is the data's own (replays)"
     )
