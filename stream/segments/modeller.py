@@ -31,6 +31,7 @@ from stream.segments.packing import pack, unpack
 from stream.segments.panel import Panel
 from stream.segments.promotion import Budget, Moves, Ruling
 from stream.segments.prototypes import Model, segment_id
+from stream.segments.recent import Recent
 from stream.segments.review import Candidate, People, build, propose, shadow
 from stream.segments.scaling import FeatureInfo, Scaler
 from stream.segments.settings import ModellerSettings
@@ -81,6 +82,7 @@ class Modeller(Stage):
         self.model: Model | None = None
         """The last version (without its forest after a restore: only scorers need that)."""
         self.panel = Panel(self.settings.buffer, len(self.features))
+        self._recent = Recent(self.settings.recent, len(self.features))
         self.learner: Learner | None = None
         self.counters = dict.fromkeys(
             ("observations", "reviews", "drift_reviews", "held", "skipped_records", "skipped_rows"), 0
@@ -179,6 +181,7 @@ class Modeller(Stage):
                 self._calibration.forget(user)
             else:
                 self.panel.put(user, times[i], weights[i], seen.features[start + i], z[i], nearest.distance[i])
+                self._recent.put(seen.features[start + i])
                 self.counters["observations"] += 1
                 self._since_review += 1
                 if self.learner is not None:
@@ -261,7 +264,7 @@ class Modeller(Stage):
 
     def _review(self, out: list[OutRecord]) -> None:
         """Look the segments over, and publish where that is worth it."""
-        people = People(self.panel.features.copy(), self.panel.weight.copy())
+        people = People(self.panel.features.copy(), self.panel.weight.copy(), self._recent.features.copy())
         number = self.counters["reviews"] = self.counters["reviews"] + 1
         drift, forced = self._drift, self._review_now
         self.counters["drift_reviews"] += drift
@@ -392,6 +395,7 @@ class Modeller(Stage):
     def _dump(self) -> bytes:
         arrays: dict[str, NDArray[Any]] = {
             **self.panel.state(),
+            **self._recent.state(),
             **self._calibration.state(),
             "steady": self._steady,
             "watched": np.array(self._watched, np.float64),
@@ -431,6 +435,7 @@ class Modeller(Stage):
         then = {name: j for j, name in enumerate(meta["features"])}
         columns = np.array([then.get(name, -1) for name in self._names], np.intp)
         self.panel.restore(arrays, columns)
+        self._recent.restore(arrays, columns)
         self.model = None if meta["model"] is None else Model.from_record(SegmentModel.model_validate(meta["model"]))
         self.counters.update(meta["counters"])
         self._next_number = meta["next_number"]

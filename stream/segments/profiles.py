@@ -100,6 +100,12 @@ def thresholds(
     )
 
 
+def widest(a: OutlierThresholds, b: OutlierThresholds) -> OutlierThresholds:
+    """The thresholds that only what is an outlier to both exceeds."""
+    fields = OutlierThresholds.model_fields
+    return OutlierThresholds(**{name: max(getattr(a, name), getattr(b, name)) for name in fields})
+
+
 def _beyond(values: FloatArray, weight: FloatArray, settings: OutlierSettings) -> tuple[float, float]:
     median, tail = weighted_quantiles(values, weight, [0.5, settings.tail]).tolist()
     bulk = max(tail - median, NARROW)

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from schemas.model import ExpectedMove, ModelQuality, SegmentProfile
+from schemas.model import ExpectedMove, ModelQuality, OutlierThresholds, SegmentProfile
+from stream.anomalies.forest import Forest
 from stream.anomalies.training import Trainer
 from stream.segments.evidence import Separation, evident, kept, separation
 from stream.segments.identity import Matching, first, match
 from stream.segments.learner import Prototypes
 from stream.segments.names import name_segments
-from stream.segments.profiles import profiles, radii, thresholds
+from stream.segments.profiles import profiles, radii, thresholds, widest
 from stream.segments.promotion import Moves, Ruling, expected_moves
 from stream.segments.prototypes import Model, segment_id
 from stream.segments.refit import inertia_of, silhouette
@@ -38,6 +39,8 @@ class People(NamedTuple):
     """(m, F)"""
     weight: FloatArray
     """(m,)"""
+    recent: FloatArray
+    """(r, F) the last observations as they came"""
 
 
 class Candidate(NamedTuple):
@@ -155,7 +158,6 @@ def build(
     distance = np.sqrt(squared[rows, candidate.prototype])
     segment = candidate.segments[candidate.prototype]
     forest = trainer.train(z, scaler.weight)
-    score = np.zeros(len(z)) if forest is None else forest.score(z)
     people_of = np.bincount(candidate.prototype, weight, len(candidate.centres))
     return Model(
         version=version,
@@ -167,7 +169,7 @@ def build(
         weights=people_of / people_of.sum(),
         segments=candidate.segments,
         radii=_radii(candidate, distance, weight, settings),
-        thresholds=thresholds(score, distance, weight, settings.outliers),
+        thresholds=_thresholds(candidate, people, distance, forest, settings),
         quality=ModelQuality(
             panel=len(z),
             inertia=float(np.average(squared[rows, candidate.prototype], weights=weight)),
@@ -192,6 +194,20 @@ def _radii(candidate: Candidate, distance: FloatArray, weight: FloatArray, setti
         return candidate.radii
     quantile = settings.outliers.radius_quantile
     return radii(distance, candidate.prototype, weight, len(candidate.centres), quantile)
+
+
+def _thresholds(
+    candidate: Candidate, people: People, distance: FloatArray, forest: Forest | None, settings: ModellerSettings
+) -> OutlierThresholds:
+    """An outlier is one to the population as it stands, and to people at the moments at which they are looked at."""
+
+    def measured(x: FloatArray, away: FloatArray, weight: FloatArray) -> OutlierThresholds:
+        score = np.zeros(len(x)) if forest is None else forest.score(candidate.scaler.transform(x))
+        return thresholds(score, away, weight, settings.outliers)
+
+    recent = people.recent
+    away = cdist(candidate.scaler.transform(recent), candidate.centres).min(axis=1)
+    return widest(measured(people.features, distance, people.weight), measured(recent, away, np.ones(len(recent))))
 
 
 def _describe(

@@ -170,6 +170,12 @@ class ModellerSettings(BaseModel):
         le=100_000,
         description="Users whose latest observation is kept; above the sampler's panel",
     )
+    recent: int = Field(
+        default=1_000,
+        ge=100,
+        le=100_000,
+        description="Latest observations, whoever's, that outlier thresholds allow for",
+    )
     names: dict[str, str] = Field(default_factory=dict, description='Your own names, such as {"seg-3" = "VIPs"}')
     keep_versions: int = Field(default=1_000, ge=2, description="Older ones are deleted from the model topic")
     checkpoint_observations: int = Field(default=2_000, ge=1, description="Learned at most before a checkpoint")
