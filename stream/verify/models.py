@@ -18,7 +18,11 @@ def check_models(transport: Transport, report: Report) -> dict[int, frozenset[st
     dead: set[str] = set()
     last: SegmentModel | None = None
     largest = 0
+    pin: Record | None = None
     for record in transport.read(where, 0):
+        if record.key == topics.MODEL_PIN_KEY:
+            pin = record
+            continue
         if record.value is None:
             versions.pop(int(record.key or b"0"), None)  # an old version that was deleted
             continue
@@ -39,7 +43,21 @@ def check_models(transport: Transport, report: Report) -> dict[int, frozenset[st
         largest = max([largest, *map(segment_number, ids), *map(segment_number, dead)])
         versions[model.version] = ids
         last = model
+    if pin is not None and pin.value is not None:
+        _check_pin(pin, versions, report)
     return versions
+
+
+def _check_pin(pin: Record, versions: dict[int, frozenset[str]], report: Report) -> None:
+    """What is pinned was published, and is kept."""
+    place = f"{topics.SEGMENT_MODEL}@{pin.offset}"
+    try:
+        version = SegmentModel.model_validate_json(pin.value or b"").version
+    except ValidationError:
+        report.add("models", place, "pins what is no model")
+        return
+    if version not in versions:
+        report.add("models", place, f"pins version {version}, which is not kept")
 
 
 def _read(record: Record, place: str, report: Report) -> SegmentModel | None:

@@ -121,7 +121,7 @@ class _Replay:
         events = self._transport.read(where, 0)
         version = 0
         for entry in commits:
-            if entry.model_version > version:
+            if entry.model_version != version:
                 version = entry.model_version
                 self._stage.update_table(topics.SEGMENT_MODEL, [self._models[version]])
             batch = [next(events) for _ in range((entry.stands[topics.EVENTS] or 0) - entry.first[topics.EVENTS])]

@@ -181,11 +181,6 @@ DAMAGE: dict[str, tuple[str, str, Callable[[MemoryTransport], None]]] = {
         "does not have",
         lambda m: rewrite(m, topics.SEGMENT_CHANGES, 50, to=segment("seg-99")),
     ),
-    "a change by an older model": (
-        "changes",
-        "after one by",
-        lambda m: rewrite(m, topics.SEGMENT_CHANGES, -1, model_version=1),
-    ),
     "a change that is none": (
         "changes",
         "no segment change",
@@ -235,6 +230,17 @@ DAMAGE: dict[str, tuple[str, str, Callable[[MemoryTransport], None]]] = {
     "the modeller's offset": ("state", "observations", lambda m: offsets(m, "modeller", topics.OBSERVATIONS, -1)),
     "a campaign's offset": ("state", "segment-changes", lambda m: offsets(m, "campaigns", topics.SEGMENT_CHANGES, -1)),
     "a version twice": ("models", "comes after version", lambda m: again(m, topics.SEGMENT_MODEL)),
+    "a pin that was never published": (
+        "models",
+        "pins version 99",
+        lambda m: log_of(m, topics.SEGMENT_MODEL).append(
+            log_of(m, topics.SEGMENT_MODEL)[-1]._replace(
+                offset=len(log_of(m, topics.SEGMENT_MODEL)),
+                key=topics.MODEL_PIN_KEY,
+                value=orjson.dumps({**orjson.loads(log_of(m, topics.SEGMENT_MODEL)[-1].value or b""), "version": 99}),
+            )
+        ),
+    ),
     "an action twice": ("actions", "after change", lambda m: again(m, topics.CAMPAIGN_ACTIONS)),
     "an action's id": ("actions", "has id", lambda m: rewrite(m, topics.CAMPAIGN_ACTIONS, 3, id="act_" + "0" * 32)),
     "an action without a change": (
@@ -271,6 +277,15 @@ def test_a_segment_that_returns_after_its_death_is_found(
         log.append(log[-1]._replace(offset=len(log), key=b"%012d" % version, value=orjson.dumps(model)))
     told = [one.what for one in verify(memory, finished[0], 1).findings if one.check == "models"]
     assert f"{gone['id']} is used again after its death" in told
+
+
+def test_a_pinned_version_is_no_finding(finished: tuple[Config, Path], memory: MemoryTransport) -> None:
+    log = log_of(memory, topics.SEGMENT_MODEL)
+    first = next(record for record in log if record.value != b"hole")
+    log.append(first._replace(offset=len(log), key=topics.MODEL_PIN_KEY))
+    assert verify(memory, finished[0], 1).findings == []
+    log.append(first._replace(offset=len(log), key=topics.MODEL_PIN_KEY, value=None))
+    assert verify(memory, finished[0], 1).findings == []
 
 
 def test_a_user_in_two_partitions_is_found(finished: tuple[Config, Path], memory: MemoryTransport) -> None:
