@@ -55,8 +55,19 @@ def parser(chosen: str | None = None) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 it could not be done, 2 wrong arguments, 130 interrupted."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Somebody closed the pipe (`| head`): not worth a word, and the interpreter must not try to flush it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(given: list[str]) -> int:
     chosen = parser(next((word for word in given if word in COMMANDS), "")).parse_args(given)
+    # Only now: --help and a wrong argument should not wait for what these import.
     from stream.commands.common import CommandError
     from stream.config import ConfigError
     from stream.transport.base import TransportError
@@ -70,12 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"resegment: {line}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        # Somebody closed the pipe (`| head`): not worth a word, and the interpreter must not try to flush it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
 
 
 if __name__ == "__main__":
