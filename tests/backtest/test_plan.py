@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +39,7 @@ def test_short_data_has_a_short_horizon() -> None:
 def test_regular_checkpoints_count_back_from_the_last() -> None:
     plan = make_plan(START, START + 100 * DAY_MS, every=7 * DAY_MS, horizon=10 * DAY_MS)
     assert plan.times[-1] == START + 90 * DAY_MS
-    assert {b - a for a, b in zip(plan.times, plan.times[1:], strict=False)} == {7 * DAY_MS}
+    assert {b - a for a, b in pairwise(plan.times)} == {7 * DAY_MS}
 
 
 @pytest.mark.parametrize(
