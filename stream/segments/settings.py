@@ -92,13 +92,13 @@ class ReviewSettings(BaseModel):
     )
     drift_delta: float = Field(default=0.002, gt=0, lt=1, description="ADWIN's significance")
     gain: float = Field(
-        default=0.01,
+        default=0.005,
         ge=0,
         lt=1,
         description="Publish when segments were born or died, when the inertia falls by more than this share ...",
     )
     moved: float = Field(
-        default=0.01, ge=0, lt=1, description="... and more than this share of the people change their segment ..."
+        default=0.005, ge=0, lt=1, description="... and more than this share of the people change their segment ..."
     )
     outliers: float = Field(
         default=0.02, gt=0, le=1, description="... when more people than this are beyond the distance threshold ..."
