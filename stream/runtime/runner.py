@@ -164,6 +164,7 @@ class Runner:
         for partition in list(self._owned):
             self._drop(partition)
         self._pending.clear()
+        self._offsets.clear()
         if session is not None:
             session.close()
 
@@ -229,8 +230,9 @@ class Runner:
             inputs[topic] = committed = self._transport.committed(self._group, where)
             if committed is not None:
                 self._offsets[where] = committed
-        self._owned[partition] = topics
         self.stage.restore(partition, self._changelog.restore(partition, inputs) if self._changelog else ())
+        # Only now: a restore that broke off is no state that could be dropped.
+        self._owned[partition] = topics
         self._observer.restored(self.stage.name, partition, time.perf_counter() - started)
 
     def _drop(self, partition: int) -> None:

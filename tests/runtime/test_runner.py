@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -13,7 +13,7 @@ import pytest
 from stream.runtime.changelog import Changelog, StateLostError, decode_frame
 from stream.runtime.runner import Runner
 from stream.runtime.stage import Output, Stage, StateDelta
-from stream.transport.base import FencedError, OutRecord, Record, TopicPartition
+from stream.transport.base import FencedError, OutRecord, Record, TopicPartition, UnavailableError
 from tests.runtime.memory import MemoryTransport
 
 
@@ -257,6 +257,39 @@ def test_what_a_batch_and_a_tick_after_it_leave_behind_can_be_restored_at_every_
         runner.step(0)
         restore(transport)
     assert transport.commits > 8
+
+
+def test_a_restore_that_breaks_off_is_begun_anew() -> None:
+    """The broker may go away in the middle of it; what was half restored is nobody's state."""
+
+    class Strict(Sums):
+        def restore(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
+            found = list(deltas)
+            super().restore(partition, found)
+
+    transport = MemoryTransport(partitions=2)
+    records = numbers(5, 200, 2)
+    transport.produce(records[:100])
+    drain(Runner(Strict(), transport, group="g", batch_records=10))
+    transport.produce(records[100:])
+    read, failures = transport.read, 2
+
+    def unreliable(where: TopicPartition, start: int, end: int | None = None) -> Iterator[Record]:
+        nonlocal failures
+        for record in read(where, start, end):
+            if where.topic == "sums-state" and where.partition == 1 and failures:
+                failures -= 1
+                raise UnavailableError("the broker went away")
+            yield record
+
+    transport.read = unreliable  # type: ignore[method-assign]
+    stage = Strict()
+    runner = Runner(stage, transport, group="g", batch_records=10)
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            runner.step(0)
+    drain(runner)
+    assert {(p, k): v for p, held in stage.sums.items() for k, v in held.items()} == dict(expected(records)[0])
 
 
 def test_tables_are_read_anew_before_a_partition_that_came_is_worked_on() -> None:
