@@ -184,7 +184,16 @@ MODEL: dict[str, Any] = {
         {"kind": "survived", "segment": "seg-3", "parents": ["seg-3"], "overlap": 0.94},
     ],
     "thresholds": {"score": 0.98, "score_release": 0.96, "distance": 6.2, "distance_release": 5.4},
-    "quality": {"panel": 5_000, "inertia": 1.4, "silhouette": 0.35, "moved": 0.012, "drift": False},
+    "quality": {
+        "panel": 5_000,
+        "inertia": 1.4,
+        "silhouette": 0.35,
+        "moved": 0.012,
+        "drift": False,
+        "promoted_by": "budget",
+        "expected_moves": [{"from": "seg-1", "to": "seg-2", "share": 0.012}],
+    },
+    "calibration": [0.5, 0.62, 0.81, 0.97],
     "forest": None,
 }
 

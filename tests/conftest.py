@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
 
 from tests.kafka.broker import Cluster, free_port, wait_for
 from tests.kafka.jars import CACHE, POM, NoJarsError, classpath
 
 _DOCKER_IMAGE = "apache/kafka"
 _unavailable = pytest.StashKey[str]()
+
+
+# A deadline times the machine, not the code: on a loaded one it fails tests that are right.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,8 @@ Trigger = Literal["enter", "exit", "transition"]
 NO_SEGMENT = "none"
 ANY_SEGMENT = "*"
 NOT = "not "
-ID_PREFIXES = ("seg-", "rule:")
+RULE_PREFIX = "rule:"
+ID_PREFIXES = ("seg-", RULE_PREFIX)
 """Of the ids of learned segments and of rule segments; no name begins so."""
 MAX_PARAMETER_BYTES = 16_384
 """The specification asks for webhooks below 20 KB; what is bigger belongs behind a link."""
@@ -89,13 +90,22 @@ class When(BaseModel):
         return "enter" if self.enter else "exit" if self.exit else "transition"
 
     def matches(self, left: SegmentRef | None, entered: SegmentRef | None) -> bool:
-        """Whether leaving `left` for `entered` is what this waits for."""
+        """Whether leaving `left` for `entered` is what this waits for.
+
+        A rule segment is entered from nothing and left for nothing: that says nothing about learned segments, so `none`
+        never means the empty side of such a change.
+        """
+        ruled = any(one is not None and one.id.startswith(RULE_PREFIX) for one in (left, entered))
+
+        def means(selectors: tuple[str, ...], segment: SegmentRef | None) -> bool:
+            return not (ruled and segment is None) and selects(selectors, segment)
+
         if self.enter is not None:
-            return selects(self.enter, entered)
+            return means(self.enter, entered)
         if self.exit is not None:
-            return selects(self.exit, left)
+            return means(self.exit, left)
         assert self.transition is not None
-        return selects(self.transition.from_, left) and selects(self.transition.to, entered)
+        return means(self.transition.from_, left) and means(self.transition.to, entered)
 
 
 class Cap(BaseModel):

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from schemas.change import SegmentChange, SegmentRef
 from schemas.types import CAUSES
-from stream.campaigns.rules import Campaign, Campaigns, selects
+from stream.campaigns.rules import Campaign, Campaigns, When, selects
 from tests.campaigns.support import campaign, change, ref
 
 NAMES = ["Newcomers", "High-value loyal", "high-value bargain", "Drifting away", "Q", ""]
@@ -183,3 +183,16 @@ def test_a_webhook_that_cannot_work_is_refused(sink: dict[str, Any], complaint: 
 def test_parameters_are_json_that_can_be_sent(parameters: dict[Any, Any]) -> None:
     with pytest.raises(ValidationError, match="parameters"):
         campaign(parameters=parameters)
+
+
+def test_none_is_no_side_of_a_rule_segment() -> None:
+    """A rule segment is entered from nothing: that is not somebody's first learned segment, nor the loss of one."""
+    vip, learned = SegmentRef(id="rule:vip", name="VIP"), SegmentRef(id="seg-1", name="Loyal")
+    first = When.model_validate({"transition": {"from": "none", "to": "*"}})
+    assert first.matches(None, learned)
+    assert not first.matches(None, vip)
+    lost = When.model_validate({"enter": "none"})
+    assert lost.matches(learned, None)
+    assert not lost.matches(vip, None)
+    assert When.model_validate({"enter": "rule:vip"}).matches(None, vip)
+    assert When.model_validate({"exit": "rule:*"}).matches(vip, None)
