@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from producers.shop import Truth
 from producers.source import Source
@@ -123,6 +124,7 @@ class Backtest:
         self._plan = plan
         self._judge = None if truth is None else Judge(truth)
         self._oracle = Oracle(config.modeller.learner.segments, config.modeller.learner.seed)
+        self._oracle_labels: list[NDArray[np.int64]] = []
         self._naive = Naive(config.layout(), history.sample)
         self._tracks = {name: Track(name) for name in METHODS}
         self._snapshots: list[Snapshot] = []
@@ -167,6 +169,7 @@ class Backtest:
         """A checkpoint: take the picture and judge all methods by it."""
         snapshot = take(processor, at, self._config.decision)
         window = self._window(processor, snapshot)
+        self._oracle_labels.append(self._oracle.label(snapshot.rows, snapshot.z))
         self._naive.advance(at)
         bought = self._history.rfm(self._history.numbers(snapshot.user_ids), at)
         add = {name: track.add for name, track in self._tracks.items()}
@@ -178,7 +181,7 @@ class Backtest:
                 flips=Flips(changes.user[changes.between_segments]),
                 causes=changes.by_cause(),
             ),
-            "oracle": add["oracle"](window, self._oracle.label(snapshot.rows, snapshot.z)),
+            "oracle": add["oracle"](window, self._oracle_labels[-1]),
             "rfm8": add["rfm8"](window, rfm.eight(bought)),
             "rfm25": add["rfm25"](window, rfm.twenty_five(bought)),
             "naive": add["naive"](
@@ -232,7 +235,7 @@ class Backtest:
         stay = min(WEEK_MS, self._plan.horizon)
         verdict = None
         if self._judge is not None:
-            verdict = self._judge.verdict(processor.populations[0], self._snapshots, changes)
+            verdict = self._judge.verdict(processor.populations[0], self._snapshots, changes, self._oracle_labels)
         return Result(
             plan=self._plan,
             history=self._history,

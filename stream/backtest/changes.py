@@ -59,6 +59,22 @@ class Changes:
         return dict(zip(CAUSES, counts, strict=True))
 
 
+def between(times: Sequence[int], rows: Sequence[NDArray[np.intp]], labels: Sequence[IntArray]) -> Changes:
+    """What labels given at checkpoints amount to as a ledger: a user's first label, and every other one after it.
+
+    Parameters, one entry a checkpoint: its time, the users' rows (m,), and their labels (m,), which are above 0.
+    """
+    last = np.zeros(max(int(one.max(initial=-1)) for one in rows) + 1, np.int64)
+    parts = []
+    for at, users, new in zip(times, rows, labels, strict=True):
+        moved = last[users] != new
+        user, before, after = users[moved].astype(np.int64), last[users][moved], new[moved]
+        n = len(user)
+        parts.append(Changes(user, np.full(n, at), before, after, np.zeros(n, np.int64), np.ones(n)))
+        last[users] = new
+    return concatenate(parts)
+
+
 def concatenate(parts: Sequence[Changes]) -> Changes:
     """One after the other; at least one."""
     return Changes(

@@ -89,12 +89,14 @@ def _details(result: Result) -> dict[str, Any]:
         "confidence_stays": {"after": format_duration(result.stay_ms), **asdict(result.stays)},
         "confidence_right": None,
         "following": None,
+        "following_oracle": None,
         "personas": None,
         "naive": {"share_of_users": result.history.share, "share_of_events_that_change_it": result.naive_changed},
     }
     if verdict is not None:
         details["confidence_right"] = asdict(verdict.right)
         details["following"] = {**asdict(verdict.following), "missed_share": verdict.following.missed_share}
+        details["following_oracle"] = {**asdict(verdict.oracle), "missed_share": verdict.oracle.missed_share}
         details["personas"] = {
             "segments": [segment_name(segment) for segment in verdict.crosstab.segments],
             "personas": list(verdict.crosstab.personas),

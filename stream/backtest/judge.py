@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from producers.shop import Truth
-from stream.backtest.changes import Changes
+from stream.backtest.changes import Changes, between
 from stream.backtest.metrics import contingency
 from stream.backtest.moves import Following, Looks, follow, homes
 from stream.backtest.reliability import Curve, right
@@ -37,6 +37,8 @@ class Verdict:
     """Over the whole backtest."""
 
     following: Following
+    oracle: Following
+    """The same of the oracle, which labels at checkpoints only: what could be followed at all from these features."""
     right: Curve
     crosstab: Crosstab
 
@@ -61,18 +63,26 @@ class Judge:
         """Rows of those who truly moved since the last checkpoint, of people judged there; one entry a move."""
         return self._moves(population, last, until_ms).row.astype(np.intp)
 
-    def verdict(self, population: Population, snapshots: Sequence[Snapshot], changes: Changes) -> Verdict:
-        """From the snapshots of all checkpoints and all changes up to the last one."""
-        segments = np.concatenate([snapshot.segment for snapshot in snapshots])
+    def verdict(
+        self,
+        population: Population,
+        snapshots: Sequence[Snapshot],
+        changes: Changes,
+        oracle: Sequence[IntArray],
+    ) -> Verdict:
+        """From the snapshots of all checkpoints, all changes up to the last one, and the `oracle`'s labels."""
         personas = np.concatenate([self.persona(snapshot) for snapshot in snapshots])
-        home = homes(segments, personas)
+        home = homes(np.concatenate([snapshot.segment for snapshot in snapshots]), personas)
         users = population.table.user_ids
         judged = changes.at >= snapshots[0].at_ms
         persona_then = self._personas.during([users[row] for row in changes.user[judged].tolist()], changes.at[judged])
-        between = [self._moves(population, last, snapshot.at_ms) for last, snapshot in pairwise(snapshots)]
-        moves = Moves(*(np.concatenate([np.empty(0, np.int64), *(part[i] for part in between)]) for i in range(4)))
+        parts = [self._moves(population, last, snapshot.at_ms) for last, snapshot in pairwise(snapshots)]
+        moves = Moves(*(np.concatenate([np.empty(0, np.int64), *(part[i] for part in parts)]) for i in range(4)))
+        end = snapshots[-1].at_ms
+        relabelled = between([s.at_ms for s in snapshots], [s.rows for s in snapshots], oracle)
         return Verdict(
-            following=follow(moves, changes, self._looks, home, snapshots[-1].at_ms),
+            following=follow(moves, changes, self._looks, home, end),
+            oracle=follow(moves, relabelled, self._looks, homes(np.concatenate(oracle), personas), end),
             right=right(changes[judged], persona_then, home),
             crosstab=self._crosstab(snapshots[-1]),
         )

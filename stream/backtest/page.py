@@ -244,8 +244,11 @@ def _truth(result: Result, colour: Mapping[int, str]) -> str:
     words += (
         f"The rest could not be seen: {following.there_already:,} were in the right segment before, "
         f"{following.unseen:,} were hardly there afterwards, and the new persona of {following.homeless:,} has no "
-        "segment of its own. Below: true personas of the people in each segment at the last checkpoint."
+        "segment of its own. "
     )
+    if (missed := result.verdict.oracle.missed_share) is not None:
+        words += f"The oracle missed {missed:.1%} of its moves: so much the features do not show in time. "
+    words += "Below: true personas of the people in each segment at the last checkpoint."
     return _section(
         "Against the truth",
         words,

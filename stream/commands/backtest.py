@@ -175,11 +175,14 @@ def _print(result: Result) -> None:
         ]
         table.add_row(title, *cells)
     console.print(table)
-    if result.verdict is not None and (share := result.verdict.following.missed_share) is not None:
-        following = result.verdict.following
+    if result.verdict is None:
+        return
+    following, oracle = result.verdict.following, result.verdict.oracle
+    if (share := following.missed_share) is not None:
         console.print(
             f"of {following.followed + following.missed:,} true moves that could be seen, {share:.1%} were missed; the "
-            f"others took {following.delay_looks or 0:.0f} looks ({following.delay_days or 0:.1f} days) at the median",
+            f"others took {following.delay_looks or 0:.0f} looks ({following.delay_days or 0:.1f} days) at the median"
+            + ("" if oracle.missed_share is None else f" (the oracle missed {oracle.missed_share:.1%} of its)"),
             highlight=False,
             soft_wrap=True,
         )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.backtest.changes import Changes
+from stream.backtest.changes import Changes, between
 from stream.backtest.moves import Following, Looks, follow, homes
 from stream.backtest.reliability import BINS, curve, right, stays
 from stream.backtest.truth import UNKNOWN, Moves
@@ -119,3 +119,12 @@ def test_right_is_the_true_personas_home() -> None:
     found = right(changes, personas, HOME)
     assert (found.count, found.share) == ((1, 2), (0.0, 1.0))
     assert found.error == pytest.approx((0.35 + 2 * 0.05) / 3)
+
+
+def test_labels_at_checkpoints_as_a_ledger() -> None:
+    rows = [np.array([0, 1, 3]), np.array([0, 1, 2, 3]), np.array([0, 2])]
+    labels = [np.array([5, 6, 5]), np.array([5, 5, 6, 5]), np.array([6, 6])]
+    ledger = between([10, 20, 30], rows, labels)
+    found = list(zip(*(c.tolist() for c in (ledger.at, ledger.user, ledger.before, ledger.after)), strict=True))
+    assert found == [(10, 0, 0, 5), (10, 1, 0, 6), (10, 3, 0, 5), (20, 1, 6, 5), (20, 2, 0, 6), (30, 0, 5, 6)]
+    assert ledger.between_segments.tolist() == [False, False, False, True, False, True]
