@@ -26,6 +26,7 @@ COMMANDS = {
     "explain": "why a user is in a segment",
     "verify": "check what was published against the promises",
     "dead-letters": "list the dead letters, or send them back",
+    "state": "make a stage's lost state anew",
 }
 """Each is a module of stream/commands/ (- is _ there), imported only when it is asked for: some take a second."""
 

@@ -110,6 +110,10 @@ class UserTable:
         """The row of a user; None where there was no accepted event."""
         return self._index.get(user_id)
 
+    def ensure(self, user_ids: Sequence[str]) -> Ints:
+        """The rows of these users; who is unknown gets one without any event."""
+        return self._rows_of(user_ids)
+
     def pack(self, rows: Ints) -> bytes:
         """These users' ids and columns, compressed and self-describing; `rows` must not repeat."""
         names = [self.user_ids[row] for row in rows.tolist()]

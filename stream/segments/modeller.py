@@ -142,6 +142,17 @@ class Modeller(Stage):
         """Give up."""
         self._clear()
 
+    def take_over(self, model: Model | None, next_number: int) -> StateDelta:
+        """The state of one that knows the last published version, and nothing else: where its own was lost.
+
+        `next_number` is the first segment number that was never used.
+        """
+        self._clear()
+        self.model, self._next_number = model, next_number
+        output = Output()
+        self._save(output, None)
+        return output.state[PARTITION]
+
     # -- learning ---------------------------------------------------------------------------------------------
 
     def _decode(self, record: Record) -> Observations | None:
@@ -430,7 +441,7 @@ class Modeller(Stage):
         if meta["format"] != STATE_FORMAT:
             raise ValueError(
                 f"the modeller's state has format {meta['format']}, this program reads {STATE_FORMAT}: "
-                "run the version that wrote it, or remove the topic modeller-state to learn anew"
+                "run the version that wrote it, or `resegment state rebuild --stage modeller`"
             )
         then = {name: j for j, name in enumerate(meta["features"])}
         columns = np.array([then.get(name, -1) for name in self._names], np.intp)

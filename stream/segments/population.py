@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from stream.features.layout import Extra, Layout
@@ -18,7 +19,7 @@ from stream.features.table import UserTable
 from stream.runtime.stage import StateDelta
 from stream.segments.assign import NONE, QUARANTINE, Standing
 from stream.segments.rule_slots import COLUMNS as RULE_COLUMNS
-from stream.segments.rule_slots import RuleSlots, read_words
+from stream.segments.rule_slots import EPOCH, RuleSlots, read_words
 
 Rows = NDArray[np.intp]
 
@@ -36,6 +37,9 @@ COLUMNS: Final = (
     *RULE_COLUMNS,
 )
 """What the processor keeps of a user beside the features."""
+
+REBUILT: Final = "rebuilt"
+"""A counter: with it the others count what was kept when the state was rebuilt, and not all there ever was."""
 
 SLICE_FLOOR = 64
 """Rows of the rolling rewrite that a commit carries at the least, so that a quiet partition's cycle ends too."""
@@ -83,6 +87,15 @@ class Population:
         quarantined: NDArray[np.bool_] = self.table.column("segment")[rows] == QUARANTINE
         return quarantined
 
+    def know(self, rows: Rows) -> None:
+        """Give new users their hash and note their row: sampling and order must not differ between processes."""
+        hashes, numbers = self.table.column("user_hash"), self.table.column("row")
+        fresh = rows[hashes[rows] == 0]
+        self.table.column(EPOCH)[fresh] = self.rules.epoch  # they know no rules but the present ones
+        for row in fresh.tolist():
+            numbers[row] = row
+            hashes[row] = xxhash.xxh3_64_intdigest(self.table.user_ids[row].encode()) or 1
+
     def touch(self, rows: Rows) -> None:
         """These rows changed and belong into the next delta."""
         if len(rows):
@@ -111,7 +124,11 @@ class Population:
         stop = min(self._cursor + size, len(self.table))
         rows = np.union1d(touched, np.arange(self._cursor, stop))
         self._cursor = 0 if stop >= len(self.table) else stop
-        meta = {
+        return StateDelta(self.table.pack(rows), self.meta(), starts_cycle)
+
+    def meta(self) -> dict[str, Any]:
+        """All but the users, as JSON values."""
+        return {
             "clock": self.clock,
             "swept_at": self.swept_at,
             "stream_time": self.table.stream_time,
@@ -120,7 +137,6 @@ class Population:
             "counters": dict(self.counters),
             "rules": self.rules.to_meta(),
         }
-        return StateDelta(self.table.pack(rows), meta, starts_cycle)
 
     def restore(self, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
         """Apply committed deltas in order."""

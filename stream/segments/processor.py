@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -45,7 +44,6 @@ from stream.segments.observations import QUARANTINED, Observations, Sampler, Sam
 from stream.segments.population import Population, Rows
 from stream.segments.prototypes import Model
 from stream.segments.rule_book import Looked, RuleBook
-from stream.segments.rule_slots import EPOCH
 from stream.segments.rules import RuleSegment
 from stream.transport.base import OutRecord, Record
 
@@ -237,7 +235,7 @@ class Processor(Stage):
         ]
         if not len(applied.rows):
             return
-        self._know(population, applied.rows)
+        population.know(applied.rows)
         population.touch(applied.rows)
         latest = applied.last_event
         triggers = Triggers(
@@ -247,16 +245,6 @@ class Processor(Stage):
         )
         moment = Moment(population.now(), detected_at, BEHAVIOUR)
         self._look_at(population, applied.rows, moment, out, triggers)
-
-    @staticmethod
-    def _know(population: Population, rows: Rows) -> None:
-        """Give new users their hash and note their row: sampling and order must not differ between processes."""
-        hashes, numbers = population.table.column("user_hash"), population.table.column("row")
-        fresh = rows[hashes[rows] == 0]
-        population.table.column(EPOCH)[fresh] = population.rules.epoch  # they know no rules but the present ones
-        for row in fresh.tolist():
-            numbers[row] = row
-            hashes[row] = xxhash.xxh3_64_intdigest(population.table.user_ids[row].encode()) or 1
 
     @staticmethod
     def _count(population: Population, batch: EventBatch, applied: Applied, rejected: Sequence[Rejected]) -> None:
