@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -35,6 +35,7 @@ from stream.transport.kafka_session import KafkaSession
 from stream.transport.partitioner import check_records, choose_partitions
 from stream.transport.settings import KafkaSettings
 
+_ELECTING = (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)
 _PRODUCE_CHUNK = 10_000
 _READ_RECORDS = 5_000
 _READ_WAIT_MS = 200
@@ -99,8 +100,7 @@ class KafkaTransport(Transport):
     def partitions(self, topic: str) -> int:
         """See the base class."""
         name = self._settings.topic_prefix + topic
-        with self._lock, self._clients.errors():
-            return kafka_topics.describe(self._get_admin(), [name]).get(name, 0)
+        return int(self._ask(lambda admin: kafka_topics.describe(admin, [name]).get(name, 0)))
 
     def start_offset(self, where: TopicPartition) -> int:
         """See the base class."""
@@ -114,17 +114,8 @@ class KafkaTransport(Transport):
         """See the base class."""
         native = self._native(where)
         name = self._settings.topic_prefix + group
-        deadline = time.monotonic() + self._settings.connect_timeout / 1000
-        while True:
-            with self._lock, self._clients.errors():
-                try:
-                    found = self._get_admin().list_group_offsets({name: [native]})[name].get(native)
-                    return None if found is None or found.offset < 0 else int(found.offset)
-                except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
-                    # A new broker makes the topic of offsets at the first question; others move.
-                    if time.monotonic() > deadline:
-                        raise
-            time.sleep(0.2)
+        found = self._ask(lambda admin: admin.list_group_offsets({name: [native]})[name].get(native))
+        return None if found is None or found.offset < 0 else int(found.offset)
 
     def trim(self, where: TopicPartition, before: int) -> None:
         """See the base class. Raises TransportError beyond the end."""
@@ -132,18 +123,23 @@ class KafkaTransport(Transport):
             return
         if before > (end := self.end_offset(where)):
             raise TransportError(f"cannot trim {where.topic}/{where.partition} to {before}: it ends at {end}")
-        with self._lock, self._clients.errors():
-            self._get_admin().delete_records({self._native(where): before})
+        self._ask(lambda admin: admin.delete_records({self._native(where): before}))
 
     def create_topics(self, specs: Iterable[TopicSpec], input_partitions: int) -> list[str]:
         """See the base class."""
-        with self._lock, self._clients.errors():
-            return kafka_topics.create(self._get_admin(), list(specs), input_partitions, self._settings)
+        wanted = list(specs)
+        created: list[str] = self._ask(
+            lambda admin: kafka_topics.create(admin, wanted, input_partitions, self._settings)
+        )
+        return created
 
     def check_topics(self, specs: Iterable[TopicSpec], input_partitions: int | None = None) -> list[Difference]:
         """See the base class."""
-        with self._lock, self._clients.errors():
-            return kafka_topics.check(self._get_admin(), list(specs), input_partitions, self._settings)
+        wanted = list(specs)
+        found: list[Difference] = self._ask(
+            lambda admin: kafka_topics.check(admin, wanted, input_partitions, self._settings)
+        )
+        return found
 
     def close(self) -> None:
         """See the base class. Sessions are closed by their owners."""
@@ -156,10 +152,27 @@ class KafkaTransport(Transport):
                 self._idle_readers.pop().close(autocommit=False)
             self._producer = self._admin = None
 
-    def _get_admin(self) -> Any:
-        if self._admin is None:
-            self._admin = self._clients.admin()
-        return self._admin
+    def _ask(self, question: Callable[[Any], Any]) -> Any:
+        """The admin client's answer, asked again for a while where coordinators are being elected.
+
+        The client remembers the coordinators and nodes that it knew, and asks those that moved or died for ever: after
+        any failure it is given up for a new one.
+        """
+        deadline = time.monotonic() + self._settings.connect_timeout / 1000
+        while True:
+            with self._lock, self._clients.errors():
+                if self._admin is None:
+                    self._admin = self._clients.admin()
+                admin = self._admin
+                try:
+                    return question(admin)
+                except Exception as error:
+                    self._admin = None
+                    admin.close()
+                    # A new broker makes the topic of offsets at the first question; others move.
+                    if not isinstance(error, _ELECTING) or time.monotonic() > deadline:
+                        raise
+            time.sleep(0.2)
 
     def _need(self, topic: str, *, fresh: bool = False) -> int:
         """How many partitions a topic has, which must exist. Partitions are only ever added, and rarely."""
@@ -189,8 +202,7 @@ class KafkaTransport(Transport):
 
     def _offset(self, where: TopicPartition, spec: Any, isolation: Any) -> int:
         native = self._native(where)
-        with self._lock, self._clients.errors():
-            found = self._get_admin().list_partition_offsets({native: spec}, isolation_level=isolation)
+        found = self._ask(lambda admin: admin.list_partition_offsets({native: spec}, isolation_level=isolation))
         return int(found[native].offset)
 
     def _read(self, where: TopicPartition, start: int, end: int) -> Iterator[Record]:

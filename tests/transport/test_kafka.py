@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 from kafka import KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import KafkaConnectionError, KafkaTimeoutError, NotCoordinatorError
 from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 from pydantic import ValidationError
@@ -402,3 +402,35 @@ def test_a_token_provider_is_found_by_name_or_named_in_the_error() -> None:
     assert type(made._common["sasl_oauth_token_provider"]).__name__ == "OrderedDict"
     with pytest.raises(TransportError, match="nowhere"):
         KafkaTransport(KafkaSettings(sasl_oauth_token_provider="nowhere:Provider"))
+
+
+# Coordinators and leaders that move
+
+
+class StaleAdmin:
+    """It asks the coordinator that it once knew, for ever; as kafka-python's does."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+        self.closed = False
+
+    def list_group_offsets(self, groups: dict[str, list[KafkaPartition]]) -> dict[str, dict[KafkaPartition, Any]]:
+        if self.error is not None:
+            raise self.error
+        return {group: {where: OffsetAndMetadata(7, "", -1) for where in places} for group, places in groups.items()}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_an_admin_client_that_asks_in_vain_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = KafkaTransport(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+    admins = [StaleAdmin(NotCoordinatorError()), StaleAdmin(KafkaConnectionError()), StaleAdmin(None)]
+    left = list(admins)
+    monkeypatch.setattr(transport._clients, "admin", lambda: left.pop(0))
+    where = TopicPartition(SINGLE, 0)
+    with pytest.raises(UnavailableError):  # the coordinator moved, and the next client finds nobody
+        transport.committed("g", where)
+    assert transport.committed("g", where) == 7
+    assert transport.committed("g", where) == 7
+    assert [admin.closed for admin in admins] == [True, True, False]
