@@ -99,6 +99,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+def fill(ballast: Path, but: int) -> None:
+    """Take all the room there is, but for some bytes; others write meanwhile."""
+    with ballast.open("wb", buffering=0) as file:
+        while (state := os.statvfs(ballast)).f_bavail * state.f_frsize > but:
+            file.write(bytes(65_536))
+
+
 def test_a_full_disk(fleet: Fleet, small_disk: Path, tmp_path: Path, tell: Tell) -> None:
     """Everybody waits, nobody dies; with room again everything goes on."""
     deployed = Deployed(fleet, embedded_place(small_disk / "data"), 3, 22, tmp_path)
@@ -107,9 +114,7 @@ def test_a_full_disk(fleet: Fleet, small_disk: Path, tmp_path: Path, tell: Tell)
         start(deployed)
         deployed.feed(2_000)
         until(lambda: committed(deployed) > 500, "a start")
-        free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
-        with ballast.open("wb") as file:
-            file.write(bytes(max(0, free - 1_000_000)))
+        fill(ballast, 1_000_000)
         refusals = 0
         while refusals < 5:
             try:
