@@ -94,9 +94,7 @@ class _Live:
         self.fingerprint = feature_fingerprint([feature.name for feature in FEATURES])
         self.model: Model | None = None
         n = world.users
-        self.standing = Standing(
-            np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int8), np.zeros(n, np.int8)
-        )
+        self.standing = Standing.nowhere(n)
         self.latest = np.zeros((n, AXES))
         self.known = np.zeros(n, bool)
         self.assigned = np.zeros(len(world), np.int64)
@@ -119,17 +117,13 @@ class _Live:
             return
         x = self.latest[users] if cause == MODEL else self.world.features[looks]
         distances = self.model.segment_distances(self.model.scale(x))
-        before = Standing(
-            self.standing.segment[users],
-            self.standing.candidate[users],
-            self.standing.looks[users],
-            self.standing.candidate_cause[users],
-        )
+        before = self.standing.take(users)
         nobody = np.zeros(len(users), bool)
-        decided = assign(distances, self.model.segment_ids, before, nobody, nobody, cause, self.decision)
+        at = self.world.time(int(looks[-1]))
+        decided = assign(distances, self.model.segment_ids, before, nobody, nobody, cause, at, self.decision)
         after = decided.standing
-        self.standing.segment[users], self.standing.candidate[users] = after.segment, after.candidate
-        self.standing.looks[users], self.standing.candidate_cause[users] = after.looks, after.candidate_cause
+        self.standing.put(users, after)
+        self.standing.since[users[after.segment != before.segment]] = at
         if cause != MODEL:
             self.assigned[looks] = after.segment
             self.nearest[looks] = self.model.segment_ids[distances.argmin(axis=1)]

@@ -25,7 +25,7 @@ from stream.backtest.judge import Judge, Verdict
 from stream.backtest.naive import Naive
 from stream.backtest.oracle import Oracle
 from stream.backtest.plan import HOUR_MS, Plan
-from stream.backtest.reliability import WEEK_MS, Curve, stays
+from stream.backtest.reliability import Curve, stays
 from stream.backtest.snapshot import Snapshot, take
 from stream.backtest.track import Flips, Scores, Track, Window
 from stream.backtest.transitions import Transitions
@@ -232,7 +232,7 @@ class Backtest:
 
     def _result(self, processor: Processor, ledger: Ledger) -> Result:
         changes = concatenate(self._changes)
-        stay = min(WEEK_MS, self._plan.horizon)
+        stay = self._config.modeller.confidence_horizon
         verdict = None
         if self._judge is not None:
             verdict = self._judge.verdict(processor.populations[0], self._snapshots, changes, self._oracle_labels)

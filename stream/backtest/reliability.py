@@ -1,8 +1,9 @@
 """Whether a confidence keeps its word: of the changes that were published with it, how many held.
 
-A change holds if the user is still in that segment `stay` later (quarantine aside); where the truth is known, it is
-right if the segment is a home of the persona that the user was. Calibrated means that of changes with confidence 0.8
-four in five are right. Niculescu-Mizil & Caruana, "Predicting good probabilities", ICML 2005.
+A change holds if the user is still in that segment `stay` later (quarantine aside); one whose segment was redrawn by a
+new model before then is not judged, for the user did not leave it. Where the truth is known, a change is right if the
+segment is a home of the persona that the user was. Calibrated means that of changes with confidence 0.8 four in five
+hold. Niculescu-Mizil & Caruana, "Predicting good probabilities", ICML 2005.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from numpy.typing import NDArray
 
 from stream.backtest.changes import Changes
 from stream.backtest.truth import UNKNOWN
+from stream.segments.assign import MODEL
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 BINS: Final = 10
-WEEK_MS: Final = 7 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def curve(confidence: FloatArray, kept: Mask) -> Curve:
 
 def stays(changes: Changes, stay_ms: int, start_ms: int, end_ms: int) -> Curve:
     """By whether the user's next change into another learned segment comes later than `stay_ms`; of the changes from
-    `start_ms` on whose `stay_ms` ended by `end_ms`."""
+    `start_ms` on whose `stay_ms` ended by `end_ms`, without those that a new model undid before then."""
     into = changes.after > 0
     order = np.lexsort((np.arange(len(changes)), changes.user))
     left_at = np.full(len(changes), np.iinfo(np.int64).max)
@@ -59,8 +60,11 @@ def stays(changes: Changes, stay_ms: int, start_ms: int, end_ms: int) -> Curve:
     other = changes.after[ordered[1:]] != changes.after[ordered[:-1]]
     leaves = ordered[:-1][same_user & other]
     left_at[leaves] = changes.at[ordered[1:][same_user & other]]
-    judged = into & (changes.at >= start_ms) & (changes.at + stay_ms <= end_ms)
-    return curve(changes.confidence[judged], left_at[judged] > changes.at[judged] + stay_ms)
+    redrawn = np.zeros(len(changes), bool)
+    redrawn[leaves] = changes.cause[ordered[1:][same_user & other]] == MODEL
+    holds = left_at > changes.at + stay_ms
+    judged = into & (changes.at >= start_ms) & (changes.at + stay_ms <= end_ms) & (holds | ~redrawn)
+    return curve(changes.confidence[judged], holds[judged])
 
 
 def right(changes: Changes, persona: IntArray, home: dict[int, int]) -> Curve:

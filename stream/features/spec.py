@@ -107,6 +107,9 @@ class _Feature(BaseModel):
     title: str = Field(default="", description="In a marketer's words")
     unit: str = ""
     learn: bool = Field(default=True, description="Part of the vector that segments are learned on")
+    weight: float = Field(
+        default=1.0, gt=0, le=10, description="How much it counts there: differences are multiplied by it"
+    )
     log: bool = Field(default=False, description="Hint for the scaler: the values span orders of magnitude")
 
     @field_validator("name")
@@ -299,6 +302,9 @@ def _default(name: str, aggregate: str, title: str, **settings: Any) -> dict[str
 _BUY = ["purchase"]
 _QUARTER = {"half_life": "90d"}
 _MONTH = {"half_life": "30d"}
+_VALUE = {"weight": 1.4}
+"""Recency, frequency and monetary value of purchases count double in a squared distance: they tell what a customer is
+worth (Hughes, "Strategic Database Marketing", 1994), and the many other axes how one shops."""
 _RULES = {"log": True, "learn": False}
 """Windows serve rules and people: the learner sees the same behaviour in the decayed sums beside them."""
 
@@ -306,7 +312,7 @@ DEFAULT_FEATURES: tuple[AnyFeature, ...] = parse_features(
     [
         _default("recency_days", "recency", "Days since last seen", unit="days", log=True),
         _default("tenure_days", "tenure", "Days since first seen", unit="days", **_RULES),
-        _default("activity_hl1d", "count", "Activity today", half_life="1d", log=True),
+        _default("activity_hl1d", "count", "Activity today", half_life="1d", learn=False, log=True),
         _default("activity_hl7d", "count", "Activity this week", half_life="7d", learn=False, log=True),
         _default("activity_hl30d", "count", "Activity this month", **_MONTH, log=True),
         _default("pages_1d", "count", "Pages viewed in 1 day", kinds=["browse"], window="1d", tiles=8, **_RULES),
@@ -325,10 +331,18 @@ DEFAULT_FEATURES: tuple[AnyFeature, ...] = parse_features(
             **_MONTH,
             log=True,
         ),
-        _default("purchase_recency_days", "recency", "Days since last purchase", kinds=_BUY, unit="days", log=True),
-        _default("orders_hl90d", "visits", "Orders this quarter", kinds=_BUY, **_QUARTER, log=True),
+        _default(
+            "purchase_recency_days",
+            "recency",
+            "Days since last purchase",
+            kinds=_BUY,
+            unit="days",
+            log=True,
+            **_VALUE,
+        ),
+        _default("orders_hl90d", "visits", "Orders this quarter", kinds=_BUY, **_QUARTER, log=True, **_VALUE),
         _default("purchases_30d", "count", "Purchases in 30 days", kinds=_BUY, window="30d", tiles=15, **_RULES),
-        _default("spend_hl90d", "sum", "Spend this quarter", field="amount", **_QUARTER, log=True),
+        _default("spend_hl90d", "sum", "Spend this quarter", field="amount", **_QUARTER, log=True, **_VALUE),
         _default("spend_30d", "sum", "Spend in 30 days", field="amount", window="30d", tiles=15, **_RULES),
         _default(
             "average_order_value",

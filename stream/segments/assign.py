@@ -1,8 +1,10 @@
 """Which segment a user is in, decided calmly: a challenger must be clearly nearer, and stay so.
 
 Plain argmin moves a user 22 times for every true move (docs/quality.md). Here a learned segment is left only for
-one whose prototype is nearer by a margin, in as many consecutive looks as configured; built-in segments
-(newcomer, quarantine) and segments that no longer exist are left at once.
+one whose prototype is nearer by a margin, in as many consecutive looks as configured. What people do comes in bursts,
+and the looks of one visit are one piece of evidence: so a challenger that behaviour brought must also lead for a time,
+unless its lead is beyond doubt, and a segment is kept for a time once it was entered. Silence comes in no bursts: two
+looks are enough. Built-in segments (newcomer, quarantine) and segments that no longer exist are left at once.
 """
 
 from __future__ import annotations
@@ -45,6 +47,15 @@ class DecisionSettings(BaseModel):
         default=0.30, ge=0, lt=1, description="The same at a new model version: people have done nothing to move"
     )
     looks: int = Field(default=2, ge=1, le=100, description="Consecutive looks at which it must be")
+    confirm: Duration = Field(
+        default=86_400_000, ge=0, description="How long it must be where behaviour brought it: a visit is one evidence"
+    )
+    clear_margin: float = Field(
+        default=0.35, ge=0, lt=1, description="Nearer by this share, it need not wait for `confirm`"
+    )
+    dwell: Duration = Field(
+        default=86_400_000, ge=0, description="How long behaviour moves nobody on who has just entered a segment"
+    )
     newcomer_events: int = Field(default=3, ge=1, description="With fewer events a user is a newcomer ...")
     newcomer_period: Duration = Field(default=14 * 86_400_000, description="... until this long after the first one")
 
@@ -57,6 +68,39 @@ class Standing:
     candidate: IntArray
     looks: NDArray[np.int8]
     candidate_cause: NDArray[np.int8]
+    candidate_at: NDArray[np.int64]
+    """Epoch milliseconds of the first of those looks."""
+    since: NDArray[np.int64]
+    """Epoch milliseconds of the last change of segment; read only."""
+
+    @classmethod
+    def nowhere(cls, m: int) -> Standing:
+        """Of m users who were never looked at."""
+        return cls(
+            np.zeros(m, np.int32),
+            np.zeros(m, np.int32),
+            np.zeros(m, np.int8),
+            np.zeros(m, np.int8),
+            np.zeros(m, np.int64),
+            np.zeros(m, np.int64),
+        )
+
+    def take(self, rows: NDArray[np.intp]) -> Standing:
+        """Copies of these rows, in their order."""
+        return Standing(
+            self.segment[rows],
+            self.candidate[rows],
+            self.looks[rows],
+            self.candidate_cause[rows],
+            self.candidate_at[rows],
+            self.since[rows],
+        )
+
+    def put(self, rows: NDArray[np.intp], new: Standing) -> None:
+        """Write these rows, all but `since`."""
+        self.segment[rows], self.candidate[rows] = new.segment, new.candidate
+        self.looks[rows], self.candidate_cause[rows] = new.looks, new.candidate_cause
+        self.candidate_at[rows] = new.candidate_at
 
 
 @dataclass(slots=True)
@@ -79,6 +123,7 @@ def assign(
     newcomer: NDArray[np.bool_],
     held: NDArray[np.bool_],
     look: int,
+    at: int,
     settings: DecisionSettings,
     noise: NDArray[np.bool_] | None = None,
 ) -> Assignment:
@@ -87,8 +132,9 @@ def assign(
     Parameters: `distances` (m, s) to the nearest prototype of each of the s learned `segments` (s,); where the users
     stand; who is a newcomer; who is held in quarantine; `look` is the cause code that this look has if it is the
     one that moves somebody (BEHAVIOUR after events, INACTIVITY at a sweep, MODEL at a new version, which needs
-    one look only, since everybody is relabelled at that instant); who is `noise`, beyond every radius of a
-    clusterer that knows noise: they keep the learned segment that they have, and enter none.
+    one look only, since everybody is relabelled at that instant); `at` is its time in epoch milliseconds; who is
+    `noise`, beyond every radius of a clusterer that knows noise: they keep the learned segment that they have, and
+    enter none.
     """
     m = len(standing.segment)
     every = np.arange(m)
@@ -107,9 +153,15 @@ def assign(
         nearest = np.where(noise, NONE, nearest)
     needed = 1 if look == MODEL else settings.looks
     same = challenged & (standing.candidate == nearest)
-    looks = np.where(challenged, np.where(same, np.minimum(standing.looks, 100) + 1, 1), 0).astype(np.int8)
-    first_cause = np.where(same & (standing.looks > 0), standing.candidate_cause, look).astype(np.int8)
+    # No further than is needed: who only waits for the time must not be written at every look.
+    looks = np.where(challenged, np.where(same, np.minimum(standing.looks + 1, settings.looks), 1), 0).astype(np.int8)
+    goes_on = same & (standing.looks > 0)
+    first_cause = np.where(goes_on, standing.candidate_cause, look).astype(np.int8)
+    first_at = np.where(goes_on, standing.candidate_at, at)
     moves = challenged & (looks >= needed)
+    if look != MODEL:
+        sure = (at - first_at >= settings.confirm) | (distances[every, best] < (1.0 - settings.clear_margin) * own)
+        moves &= (first_cause != BEHAVIOUR) | (sure & (at - standing.since >= settings.dwell))
 
     target = np.where(alive & ~moves, current, nearest)
     # A newcomer who was in a learned segment once stays out of the built-in one: more events cannot become fewer.
@@ -128,11 +180,15 @@ def assign(
         candidate=np.where(pending, nearest, NONE).astype(np.int32),
         looks=np.where(pending, looks, 0).astype(np.int8),
         candidate_cause=np.where(pending, first_cause, 0).astype(np.int8),
+        candidate_at=np.where(pending, first_at, 0),
+        since=standing.since,
     )
-    return Assignment(after, cause, _share(distances, segments, target))
+    return Assignment(after, cause, share_of(distances, segments, target))
 
 
-def _share(distances: FloatArray, segments: IntArray, target: IntArray) -> FloatArray:
+def share_of(distances: FloatArray, segments: IntArray, target: IntArray) -> FloatArray:
+    """(m,) rival / (own + rival) of distances (m, s) to `segments` (s,), for users in `target` (m,); 1 where that is
+    no learned segment, or the only one."""
     column = np.searchsorted(segments, target)
     column[column == len(segments)] = 0
     learned = segments[column] == target

@@ -105,7 +105,8 @@ class _Scored:
         self, model: Model, layout: Layout, values: np.ndarray[Any, np.dtype[np.float64]], segment: int
     ) -> None:
         self._model = model
-        z = model.scale(values[model.columns(layout.names)][None, :])
+        own_values = values[model.columns(layout.names)][None, :]
+        z = model.scale(own_values)
         distances = dict(zip(model.segment_ids.tolist(), model.segment_distances(z)[0].tolist(), strict=True))
         own = distances.pop(segment, None)
         self._segment = segment
@@ -113,7 +114,7 @@ class _Scored:
         self.distance = own
         self.rival_distance = distances.get(self.rival)
         self.score = float(model.outlier_scores(z)[0])
-        self.z = dict(zip(model.features, z[0].tolist(), strict=True))
+        self.z = dict(zip(model.features, model.scaler.standardise(own_values)[0].tolist(), strict=True))
         self.pull: dict[str, float] = {}
         mine, theirs = model.centre_of(segment), model.centre_of(self.rival)
         if mine is not None and theirs is not None:

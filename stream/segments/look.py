@@ -89,7 +89,7 @@ class Look:
         held = self._hold(population, rows, seen, standing.segment == QUARANTINE, newcomer, moment.cause)
         noise = self.model.noise(z)
         decided = assign(
-            distances, self.model.segment_ids, standing, newcomer, held, moment.cause, self._decision, noise
+            distances, self.model.segment_ids, standing, newcomer, held, moment.cause, moment.at, self._decision, noise
         )
         after = decided.standing
         population.settle(rows, after)

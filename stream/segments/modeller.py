@@ -23,6 +23,7 @@ from stream.anomalies.training import Trainer
 from stream.runtime import crash
 from stream.runtime.metrics import Recorder
 from stream.runtime.stage import Output, Stage, StateDelta
+from stream.segments.assign import share_of
 from stream.segments.calibration import Calibration
 from stream.segments.clusterers import LEARNERS
 from stream.segments.learner import Learner
@@ -41,19 +42,20 @@ FloatArray = NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
-STATE_FORMAT: Final = 1
+STATE_FORMAT: Final = 2
 PARTITION: Final = 0
 _ADWIN: Any = ADWIN  # River annotates its constructor, but not what it returns
 
 
-class _Nearest(NamedTuple):
-    """Of each row: the distance to the nearest published prototype, its segment, and rival / (own + rival)."""
+class _Placed(NamedTuple):
+    """Rows under the published version."""
 
-    known: bool
-    """Whether there is a version to compare with; if not, distances are 0 and the rest is empty."""
+    z: FloatArray
+    """On the learner's scale."""
     distance: list[float]
-    segment: list[int]
+    """To the nearest published prototype; 0 where there is no version to compare with."""
     share: list[float]
+    """rival / (own + rival) of the segment that each was observed in; empty without such a version."""
 
 
 class Modeller(Stage):
@@ -88,7 +90,7 @@ class Modeller(Stage):
             ("observations", "reviews", "drift_reviews", "held", "skipped_records", "skipped_rows"), 0
         )
         self._budget = Budget(self.settings.promotion)
-        self._calibration = Calibration()
+        self._calibration = Calibration(self.settings.confidence_horizon)
         self._scaler: Scaler | None = None
         self._next_number = 1
         self._steady = np.zeros(0, np.int64)
@@ -180,7 +182,8 @@ class Modeller(Stage):
 
     def _learn_until_review(self, seen: Observations, start: int) -> int:
         """Learn rows from `start` until a review is due; returns the first row that was not learned."""
-        z, nearest = self._scaled(seen.features[start:])
+        placed = self._scaled(seen.features[start:], seen.segment[start:])
+        standing = seen.segment[start:].tolist()
         users, times = seen.user_hash[start:].tolist(), seen.at_ms[start:].tolist()
         flags, weights = seen.flags[start:].tolist(), seen.weight[start:].tolist()
         for i, user in enumerate(users):
@@ -191,14 +194,18 @@ class Modeller(Stage):
                 self.panel.remove(user)
                 self._calibration.forget(user)
             else:
-                self.panel.put(user, times[i], weights[i], seen.features[start + i], z[i], nearest.distance[i])
+                left = self.panel.put(
+                    user, times[i], weights[i], seen.features[start + i], placed.z[i], placed.distance[i]
+                )
+                if left is not None:
+                    self._calibration.forget(left)
                 self._recent.put(seen.features[start + i])
                 self.counters["observations"] += 1
                 self._since_review += 1
                 if self.learner is not None:
                     self._learn_one(self.learner)
-                if nearest.known:
-                    self._calibration.note(user, nearest.segment[i], nearest.share[i])
+                if standing[i] > 0 and placed.share:
+                    self._calibration.note(user, standing[i], placed.share[i], times[i])
             if self._due():
                 return start + i + 1
         return len(seen)
@@ -219,22 +226,23 @@ class Modeller(Stage):
         """Whether there is a published version, of the features of today."""
         return self.model is not None and self.model.features == self._names
 
-    def _scaled(self, features: FloatArray) -> tuple[FloatArray, _Nearest]:
+    def _scaled(self, features: FloatArray, segment: NDArray[np.int32] | None = None) -> _Placed:
         """Scaled rows, and where they stand under the published version."""
         z = features if self._scaler is None else self._scaler.transform(features)
         if self.model is None or not self._comparable:
-            return z, _Nearest(False, [0.0] * len(z), [], [])
-        nearest = self.model.nearest(self.model.scale(features))
-        both = np.maximum(nearest.distance + nearest.runner_up, 1e-12)
-        with np.errstate(invalid="ignore"):  # one segment alone has no runner-up
-            share = np.where(np.isinf(nearest.runner_up), 1.0, nearest.runner_up / both)
-        segments = self.model.segments[nearest.prototype]
-        return z, _Nearest(True, nearest.distance.tolist(), segments.tolist(), share.tolist())
+            return _Placed(z, [0.0] * len(z), [])
+        own = self.model.scale(features)
+        distance = self.model.nearest(own).distance.tolist()
+        if segment is None:
+            return _Placed(z, distance, [])
+        return _Placed(
+            z, distance, share_of(self.model.segment_distances(own), self.model.segment_ids, segment).tolist()
+        )
 
     def _place(self) -> None:
         """Scale or version changed: place the panel's people anew."""
-        z, nearest = self._scaled(self.panel.features)
-        self.panel.scaled[:], self.panel.distance[:] = z, nearest.distance
+        placed = self._scaled(self.panel.features)
+        self.panel.scaled[:], self.panel.distance[:] = placed.z, placed.distance
 
     # -- drift ------------------------------------------------------------------------------------------------
 
@@ -298,9 +306,12 @@ class Modeller(Stage):
                 self._steady,
                 self._next_number,
                 self.settings.identity,
+                rescaled,
             )
+            self._steady = candidate.steady
             if forced or rescaled or self._worth(candidate, people):
                 self._promote(candidate, people, drift, forced, out)
+        self._calibration.fade(self._clock - self._reviewed_at if self._reviewed_at else 0)
         self._reviewed_at, self._since_review, self._review_now = self._clock, 0, False
         self._start_watch(())
         self._place()
@@ -323,7 +334,12 @@ class Modeller(Stage):
         # By chance alone, p new prototypes fit m people better than p old ones by about 2p/m.
         chance = 2.0 * len(candidate.centres) / len(people.features)
         better = candidate.gain > rules.gain + chance and candidate.moved > rules.moved
-        return last is None or candidate.events or better or self._uncovered(people)
+        return last is None or candidate.events or better or self._uncovered(people) or self._overconfident(last)
+
+    def _overconfident(self, last: Model) -> bool:
+        """Whether people have come to stay longer, or shorter, than the last version's confidence says."""
+        now, then = self._calibration.table(), np.asarray(last.calibration)
+        return len(then) != len(now) or float(np.abs(now - then).mean()) > self.settings.review.confidence
 
     def _uncovered(self, people: People) -> bool:
         """Whether too many people are outliers to the last version."""
@@ -374,9 +390,9 @@ class Modeller(Stage):
             calibration=self._calibration.table(),
             settings=self.settings,
         )
-        self._calibration.renew()
-        self._steady = candidate.steady
         self._next_number = candidate.matching.next_number
+        if moves.rows is not None:
+            self._calibration.redraw(self.panel.user_hash[moves.rows].tolist(), moves.share)
         crash.reach("at_publish")
         out.append(_record(version, self.model.to_bytes(), self._clock))
         if version > self.settings.keep_versions:
@@ -454,7 +470,7 @@ class Modeller(Stage):
         self._reviewed_at, self._since_review = meta["reviewed_at"], meta["since_review"]
         self._review_now = meta["review_now"]
         self._budget = Budget(self.settings.promotion, *meta["budget"])
-        self._calibration = Calibration.restore(arrays)
+        self._calibration = Calibration.restore(arrays, self.settings.confidence_horizon)
         self._steady = arrays["steady"].copy()
         if meta["clip"] is not None:
             self._load_learner(arrays, meta, columns)

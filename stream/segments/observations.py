@@ -160,12 +160,14 @@ class Sampler:
         last_seen_ms: NDArray[np.int64],
         at_ms: int | NDArray[np.int64],
         population: Mapping[int, int],
+        changed: BoolArray | None = None,
     ) -> tuple[BoolArray, FloatArray]:
         """Which of m users to observe now, and the weight of each.
 
         Parameters, each (m,): hash of the user id; segment number (users in a built-in one, below 0, are never
         chosen: neither newcomers nor the quarantined); when the user was last observed (0: never) and last did
-        something; `at_ms` is the time at which the features were evaluated (one, or one each).
+        something; `at_ms` is the time at which the features were evaluated (one, or one each); who `changed` the
+        segment since the last observation, and is due at once: confidence counts from there.
 
         A user who did something since the last observation is due after `interval`; a silent one after
         `sweep_interval`, and later only as the silence grows in proportion: a silent user's features move on a
@@ -187,7 +189,8 @@ class Sampler:
             float(self.settings.interval),
             np.maximum(float(self.settings.sweep_interval), self.settings.backoff * silence_then),
         )
-        chosen &= (last_observed_ms <= 0) | (since >= patience)
+        due = (last_observed_ms <= 0) | (since >= patience)
+        chosen &= due if changed is None else due | changed
         return chosen, np.divide(1.0, own, out=np.ones(len(own)), where=own > 0)
 
 

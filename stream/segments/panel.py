@@ -69,20 +69,28 @@ class Panel:
         features: FloatArray,
         scaled: FloatArray,
         distance: float,
-    ) -> None:
-        """The user's latest observation; an older one than is held (partitions interleave) changes nothing."""
-        row = self._row.get(user_hash)
+    ) -> int | None:
+        """The user's latest observation; an older one than is held (partitions interleave) changes nothing.
+
+        Returns the user who had to leave for this one, if anybody.
+        """
+        row, left = self._row.get(user_hash), None
         if row is None:
-            row = len(self._row) if len(self._row) < self.capacity else self._evict()
+            row = len(self._row)
+            if row == self.capacity:
+                row = int(self._at.argmin())
+                left = int(self._user[row])
+                del self._row[left]
             self._row[user_hash] = row
             self._user[row] = user_hash
         elif at_ms < self._at[row]:
-            return
+            return None
         self._at[row] = at_ms
         self._weight[row] = weight
         self._features[row] = features
         self._scaled[row] = scaled
         self._distance[row] = distance
+        return left
 
     def remove(self, user_hash: int) -> None:
         """Forget a user (quarantined ones do not train); the last row takes the place."""
@@ -94,11 +102,6 @@ class Panel:
             for column in (self._user, self._at, self._weight, self._features, self._scaled, self._distance):
                 column[row] = column[last]
             self._row[int(self._user[row])] = row
-
-    def _evict(self) -> int:
-        row = int(self._at.argmin())
-        del self._row[int(self._user[row])]
-        return row
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All of it, as arrays."""

@@ -28,6 +28,7 @@ COLUMNS: Final = (
     Extra("candidate", "<i4"),
     Extra("looks", "<i1"),
     Extra("candidate_cause", "<i1"),
+    Extra("candidate_at", "<i8"),
     Extra("streak", "<i1"),
     Extra("sequence", "<i4"),
     Extra("since", "<i8"),
@@ -69,18 +70,23 @@ class Population:
 
     def standing(self, rows: Rows) -> Standing:
         """Where these users stand: copies, in the order of `rows`."""
-        column = self.table.column
-        return Standing(
-            column("segment")[rows], column("candidate")[rows], column("looks")[rows], column("candidate_cause")[rows]
-        )
+        return self._everybody().take(rows)
 
     def settle(self, rows: Rows, standing: Standing) -> None:
         """Write back where these users stand."""
+        self._everybody().put(rows, standing)
+
+    def _everybody(self) -> Standing:
+        """Views of the table's own columns."""
         column = self.table.column
-        column("segment")[rows] = standing.segment
-        column("candidate")[rows] = standing.candidate
-        column("looks")[rows] = standing.looks
-        column("candidate_cause")[rows] = standing.candidate_cause
+        return Standing(
+            column("segment"),
+            column("candidate"),
+            column("looks"),
+            column("candidate_cause"),
+            column("candidate_at"),
+            column("since"),
+        )
 
     def held(self, rows: Rows) -> NDArray[np.bool_]:
         """Who of them is in quarantine."""

@@ -292,7 +292,10 @@ class Processor(Stage):
         standing = np.where(newcomer, NEWCOMER, segment).astype(np.int32)
         hashes = column("user_hash")[rows]
         last_seen = column(LAST)[rows]
-        chosen, weight = self._sampler.select(hashes, standing, observed[rows], last_seen, at, population.sizes())
+        changed = column("since")[rows] > observed[rows]
+        chosen, weight = self._sampler.select(
+            hashes, standing, observed[rows], last_seen, at, population.sizes(), changed
+        )
         # The newly held are told once, so that the modeller forgets their rows.
         told = (segment == QUARANTINE) & (observed[rows] > 0)
         seen = np.flatnonzero(chosen | told)

@@ -51,6 +51,8 @@ class Moves:
 
     share: float
     by_pair: dict[tuple[int, int], float]
+    rows: NDArray[np.bool_] | None = None
+    """(m,) which of the panel's people would move."""
 
 
 def expected_moves(
@@ -73,7 +75,7 @@ def expected_moves(
     by_pair: dict[tuple[int, int], float] = {}
     for a, b in sorted(set(zip(old[old != new].tolist(), new[old != new].tolist(), strict=True))):
         by_pair[a, b] = float(weight[(old == a) & (new == b)].sum()) / total
-    return Moves(sum(by_pair.values()), by_pair)
+    return Moves(sum(by_pair.values()), by_pair, old != new)
 
 
 class Budget:

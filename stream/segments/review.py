@@ -77,8 +77,10 @@ def propose(
     steady: NDArray[np.int64],
     next_number: int,
     settings: IdentitySettings,
+    rescaled: bool = False,
 ) -> Candidate:
-    """What the learner has found, with identities. `steady` (p,) is the last review's count."""
+    """What the learner has found, with identities. `steady` (p,) is the last review's count. Where the axes were
+    `rescaled`, the last version's borders are no yardstick of steadiness: then size is evidence enough."""
     z = scaler.transform(people.features)
     prototype: IndexArray = cdist(z, prototypes.centres, "sqeuclidean").argmin(axis=1)
     count = len(prototypes.centres)
@@ -101,7 +103,9 @@ def propose(
     groups = prototypes.groups
     found = separation(z, groups[prototype], _groups(groups), people.weight)
     if prototypes.evident is None:
-        evidence = evident(found, _of_groups(steady, groups), settings)
+        evidence = (
+            found.size >= settings.birth_share if rescaled else evident(found, _of_groups(steady, groups), settings)
+        )
     else:
         # A crescent lies between another one and its centre: valleys on the way between centres say nothing of it.
         evidence = prototypes.evident & (found.size >= settings.birth_share)

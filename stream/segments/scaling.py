@@ -58,6 +58,11 @@ class FeatureInfo(Protocol):
         """Whether segments are learned from it; if not it is only reported."""
         ...
 
+    @property
+    def weight(self) -> float:
+        """How much it counts among those that segments are learned from; 1 is usual."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Feature:
@@ -67,6 +72,7 @@ class Feature:
     title: str = ""
     log: bool | None = None
     learn: bool = True
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +125,13 @@ class Scaler:
         t = _transform(x, chosen)
         scales = [_centre_and_spread(t[:, j], rows) for j in range(len(features))]
         spread = np.array([s for _, s in scales], np.float64)
-        learn = np.array([f.learn for f in features], bool)
+        wanted = np.array([f.weight if f.learn else 0.0 for f in features], np.float64)
         return cls(
             features=tuple(f.name for f in features),
             log=chosen,
             centre=np.array([c for c, _ in scales], np.float64),
             spread=np.where(spread > 0, spread, 1.0),
-            weight=np.where((spread > 0) & learn, 1.0, 0.0),
+            weight=np.where(spread > 0, wanted, 0.0),
             clip=clip,
         )
 

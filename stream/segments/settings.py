@@ -103,6 +103,12 @@ class ReviewSettings(BaseModel):
     outliers: float = Field(
         default=0.02, gt=0, le=1, description="... when more people than this are beyond the distance threshold ..."
     )
+    confidence: float = Field(
+        default=0.05,
+        gt=0,
+        le=1,
+        description="... when the published confidence is off by more than this on average ...",
+    )
     rescale: float = Field(
         default=0.5,
         gt=0,
@@ -175,6 +181,9 @@ class ModellerSettings(BaseModel):
         ge=100,
         le=100_000,
         description="Latest observations, whoever's, that outlier thresholds allow for",
+    )
+    confidence_horizon: Duration = Field(
+        default=7 * DAY, ge=HOUR, description="A confidence is the chance to be in the segment so long after the change"
     )
     names: dict[str, str] = Field(default_factory=dict, description='Your own names, such as {"seg-3" = "VIPs"}')
     keep_versions: int = Field(default=1_000, ge=2, description="Older ones are deleted from the model topic")

@@ -109,7 +109,7 @@ class Driven:
             self.layout,
             rules=rules,
             settings=ProcessorSettings(sweep_slice=100),
-            decision=DecisionSettings(looks=1, newcomer_events=2),
+            decision=DecisionSettings(looks=1, confirm=0, dwell=0, newcomer_events=2),
             quarantine=QuarantineSettings(enter_looks=1, release_looks=1),
             recorder=self.recorder,
         )

@@ -402,7 +402,7 @@ def test_features_may_change_without_losing_identities() -> None:
 
 def test_state_of_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     output = feed(fresh(), People().observe(200))
-    monkeypatch.setattr("stream.segments.modeller.STATE_FORMAT", 2)
+    monkeypatch.setattr("stream.segments.modeller.STATE_FORMAT", 3)
     with pytest.raises(ValueError, match="state rebuild --stage modeller"):
         restored(output)
 

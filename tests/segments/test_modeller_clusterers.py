@@ -121,17 +121,19 @@ def test_noise_keeps_what_it_has_and_enters_nothing() -> None:
     current = np.array([3, NONE, NEWCOMER, 5, QUARANTINE, NEWCOMER, 8, NONE], np.int32)
     noise = np.array([True] * 7 + [False])
     n = len(current)
-    standing = Standing(
-        current, np.where(current == 3, 8, 0).astype(np.int32), np.ones(n, np.int8), np.zeros(n, np.int8)
-    )
+    standing = Standing.nowhere(n)
+    standing.segment[:] = current
+    standing.candidate[:] = np.where(current == 3, 8, 0)
+    standing.looks[:] = 1
     newcomer = np.array([False] * 5 + [True, False, False])
     distances = np.tile([9.0, 2.0], (n, 1))
+    once = DecisionSettings(looks=1, dwell=0)
     for look in (BEHAVIOUR, MODEL):
         held = np.zeros(n, np.bool_)
-        decided = assign(distances, segments, standing, newcomer, held, look, DecisionSettings(looks=1), noise)
+        decided = assign(distances, segments, standing, newcomer, held, look, 0, once, noise)
         assert decided.standing.segment.tolist() == [3, NONE, NONE, NONE, NONE, NEWCOMER, 8, 8]
         assert not decided.standing.candidate.any()
-    plain = assign(distances, segments, standing, newcomer, held, BEHAVIOUR, DecisionSettings(looks=1))
+    plain = assign(distances, segments, standing, newcomer, held, BEHAVIOUR, 0, once)
     assert plain.standing.segment.tolist() == [8, 8, 8, 8, 8, NEWCOMER, 8, 8]
 
 

@@ -40,7 +40,7 @@ def name_of(**z: float) -> str:
         ({"orders_hl90d": -0.6, "spend_hl90d": -0.5, "recency_days": 2.0}, "Lapsed customers"),
         ({"engagement_hl30d": 2.0, "activity_hl30d": 1.0}, "Active fans"),
         ({"price_level": 2.0, "orders_hl90d": -0.9}, "Occasional premium buyers"),
-        ({"carts_hl7d": 1.7, "activity_hl30d": 0.9, "activity_hl1d": 1.1}, "Active cart fillers, active today"),
+        ({"carts_hl7d": 1.7, "activity_hl30d": 0.9}, "Active cart fillers"),
         # "Frequent frequent visitors" nobody would say.
         ({"orders_hl90d": 0.9, "activity_hl30d": 1.2}, "Frequent visitors"),
         ({"conversion": 2.8, "activity_hl30d": -1.2, "category_diversity": -1.2}, "Quiet decisive buyers"),

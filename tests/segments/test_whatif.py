@@ -41,7 +41,7 @@ def sweep(population: Population, model: Model, user: str, at: int) -> Assignmen
     standing = population.standing(rows)
     no = np.zeros(1, bool)
     once = DecisionSettings(looks=1)
-    return assign(model.segment_distances(z), model.segment_ids, standing, no, no, INACTIVITY, once)
+    return assign(model.segment_distances(z), model.segment_ids, standing, no, no, INACTIVITY, at, once)
 
 
 def test_silence_moves_them_then_and_not_before(lived: tuple[Population, Model, dict[str, WhatIf]]) -> None:
