@@ -28,6 +28,7 @@ from stream.durations import Duration, format_duration
 from stream.features.batch import KIND_CODES, PURCHASE, REFUND, EventBatch, Floats, Hashes, Ints
 from stream.features.times import parse_rfc3339
 from stream.transport.base import Record
+from stream.transport.records import keys_of, timestamps_of, values_of
 
 _CHUNK = 250
 """Records validated in one call: the call is cheap by then, and a bad event costs few others a second look."""
@@ -113,7 +114,7 @@ def decode(
     rejected: list[Rejected] = []
     positions: list[int] = []
     events: list[dict[str, Any]] = []
-    values = [record.value for record in records]
+    values = values_of(records)
     for start in range(0, len(values), _CHUNK):
         parsed, where = _parse(values[start : start + _CHUNK], start, settings.max_event_bytes, rejected)
         parsed, where = _validate(parsed, where, rejected)
@@ -250,7 +251,7 @@ class _Columns:
 
     def timestamps(self, records: Sequence[Record]) -> Ints:
         """When the records arrived."""
-        return np.fromiter((records[at].timestamp for at in self._positions.tolist()), np.int64, self._count)
+        return timestamps_of(records)[self._positions]
 
     def check_users(self, rejected: list[Rejected]) -> None:
         """An id needs something to see in it, and no control characters: they break logs, files and databases."""
@@ -266,7 +267,9 @@ class _Columns:
 
     def check_keys(self, records: Sequence[Record], rejected: list[Rejected]) -> None:
         """The key must be the user id: it is what keeps a user's events in one partition, and in order."""
-        keys = [records[at].key for at in self._positions.tolist()]
+        keys = keys_of(records)
+        if len(keys) != self._count:
+            keys = [keys[at] for at in self._positions.tolist()]
         wanted = list(map(str.encode, self._user_ids))
         if keys == wanted:
             return

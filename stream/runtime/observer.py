@@ -6,7 +6,9 @@ failure that made it void. One observer a stage.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+
+from numpy.typing import ArrayLike
 
 from stream.runtime.health import Health
 from stream.runtime.metric_list import Failure
@@ -50,7 +52,7 @@ class StageObserver:
         """One call of the stage on a batch."""
         self.uncommitted.batch(stage, records, seconds)
 
-    def commit(self, stage: str, seconds: float, arrived_ms: Sequence[int], state_bytes: int = 0) -> None:
+    def commit(self, stage: str, seconds: float, arrived_ms: ArrayLike, state_bytes: int = 0) -> None:
         """One commit: when its records arrived, and the size of its changelog records."""
         self._metrics.commit(stage, seconds, arrived_ms if self._wall_clock else ())
         self._metrics.state_written(stage, state_bytes)

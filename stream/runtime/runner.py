@@ -14,6 +14,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from stream.runtime import crash
 from stream.runtime.changelog import Changelog
 from stream.runtime.stage import Output, Stage, StateDelta
@@ -27,6 +30,7 @@ from stream.transport.base import (
     Transport,
     UnavailableError,
 )
+from stream.transport.records import timestamps_of
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +54,7 @@ class Observer(Protocol):
     def batch(self, stage: str, records: int, seconds: float) -> None:
         """One call of the stage on a batch."""
 
-    def commit(self, stage: str, seconds: float, arrived_ms: Sequence[int], state_bytes: int = 0) -> None:
+    def commit(self, stage: str, seconds: float, arrived_ms: ArrayLike, state_bytes: int = 0) -> None:
         """One commit: when its records arrived (none under the data's own clock), and its changelog's size."""
 
     def restored(self, stage: str, partition: int, seconds: float) -> None:
@@ -73,7 +77,7 @@ class SilentObserver:
     def ready(self, stage: str) -> None: ...  # noqa: D102
     def not_ready(self, stage: str, reason: str) -> None: ...  # noqa: D102
     def batch(self, stage: str, records: int, seconds: float) -> None: ...  # noqa: D102
-    def commit(self, stage: str, seconds: float, arrived_ms: Sequence[int], state_bytes: int = 0) -> None: ...  # noqa: D102
+    def commit(self, stage: str, seconds: float, arrived_ms: ArrayLike, state_bytes: int = 0) -> None: ...  # noqa: D102
     def restored(self, stage: str, partition: int, seconds: float) -> None: ...  # noqa: D102
     def rebalance(self, stage: str, assigned: int, revoked: int) -> None: ...  # noqa: D102
     def lag(self, stage: str, lag: Mapping[TopicPartition, int]) -> None: ...  # noqa: D102
@@ -282,8 +286,13 @@ class Runner:
         written = self._session.commit(offsets, records)
         crash.reach("after_commit")
         seconds = time.perf_counter() - started
-        arrived = [record.timestamp for records in batch.values() for record in records] if self._wall_clock else []
-        self._observer.commit(self.stage.name, seconds, arrived, sum(len(record.value or b"") for record in frames))
+        arrived = [timestamps_of(records) for records in batch.values()] if self._wall_clock else []
+        self._observer.commit(
+            self.stage.name,
+            seconds,
+            np.concatenate(arrived) if arrived else (),
+            sum(len(record.value or b"") for record in frames),
+        )
         self._pending.clear()
         if self._changelog:
             self._settle(self._changelog, deltas, written)

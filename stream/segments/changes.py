@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import orjson
@@ -20,14 +19,15 @@ from stream.transport.base import OutRecord
 
 WHY_FEATURES = 3
 
+FloatArray = NDArray[np.float64]
+
 
 def change_id(user_id: str, sequence: int) -> str:
     """Deterministic: the same user's same change has the same id, however often it is computed."""
     return xxhash.xxh3_128_hexdigest(f"{user_id}\x00{sequence}".encode())
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(NamedTuple):
     """One user's move, with what is needed to write it down."""
 
     user_id: str
@@ -53,35 +53,46 @@ def reference(segment: int, names: dict[int, str]) -> dict[str, Any] | None:
 
 def reasons(
     features: Sequence[str],
-    x: NDArray[np.float64],
-    z: NDArray[np.float64],
-    old: NDArray[np.float64] | None,
-    new: NDArray[np.float64] | None,
-    means: dict[str, float | None],
-) -> list[dict[str, Any]]:
-    """The features that speak most for the new segment against the old one, (d,) each, or against the population.
+    x: FloatArray,
+    z: FloatArray,
+    old: FloatArray,
+    new: FloatArray,
+    means: Sequence[Mapping[str, float | None]],
+) -> list[list[dict[str, Any]]]:
+    """For each of m users the features that speak most for the new segment against the old one.
 
-    A feature's part in the decision is how much of the squared distance it saves: (z - old)² - (z - new)²,
-    where the population's own place is the origin of the scaled axes. With `old` alone, the features that are
-    furthest from it speak: they gave an outlier away. With neither, the most unusual ones.
+    Features `x` (m, d), scaled `z` (m, d), the centres of both segments (m, d), and the new one's `means`. A feature's
+    part in the decision is how much of the squared distance it saves: (z - old)² - (z - new)². Without an old segment
+    that is the population's own place, the origin of the scaled axes. A row of NaN in `new` says that there is none:
+    then the features that are furthest from the old one speak, for they gave an outlier away.
     """
-    away = np.zeros_like(z) if old is None else old
-    part = (z - away) ** 2 - (0.0 if new is None else (z - new) ** 2)
-    found: list[dict[str, Any]] = []
-    for j in np.argsort(-part, kind="stable")[:WHY_FEATURES]:
-        if part[j] <= 0:
-            break
-        name = features[j]
-        value = float(x[j])
-        found.append(
+    towards = (z - new) ** 2
+    part = (z - old) ** 2 - np.where(np.isnan(towards), 0.0, towards)
+    best = np.argsort(-part, axis=1, kind="stable")[:, :WHY_FEATURES]
+    speaks = np.take_along_axis(part, best, axis=1) > 0
+    values = np.take_along_axis(x, best, axis=1)
+    unknown = np.isnan(values)
+    columns = zip(
+        best.tolist(),
+        speaks.sum(axis=1).tolist(),
+        values.tolist(),
+        unknown.tolist(),
+        np.round(np.take_along_axis(z, best, axis=1), 3).tolist(),
+        means,
+        strict=True,
+    )
+    return [
+        [
             {
-                "feature": name,
-                "value": None if np.isnan(value) else value,
-                "segment_mean": means.get(name),
-                "z": round(float(z[j]), 3),
+                "feature": (name := features[js[k]]),
+                "value": None if nan[k] else value[k],
+                "segment_mean": mean.get(name),
+                "z": scaled[k],
             }
-        )
-    return found
+            for k in range(count)
+        ]
+        for js, count, value, nan, scaled, mean in columns
+    ]
 
 
 def change_records(moved: Moved, model_version: int, source: str, partition: int) -> list[OutRecord]:
@@ -121,7 +132,7 @@ def _change(moved: Moved, model_version: int, source: str, partition: int) -> Ou
         "occurred_at": moved.occurred_at,
         "detected_at": moved.detected_at,
         "model_version": model_version,
-        "confidence": round(moved.confidence, 4),
+        "confidence": moved.confidence,
         "why": moved.why,
         "source": moved.source,
         "event_id": moved.event_id,
@@ -140,7 +151,7 @@ def _membership(moved: Moved, key: str, model_version: int, partition: int) -> O
         "sequence": moved.sequence,
         "cause": CAUSES[moved.cause],
         "model_version": model_version,
-        "confidence": round(moved.confidence, 4),
+        "confidence": moved.confidence,
     }
     value = orjson.dumps(membership)
     return OutRecord(topics.SEGMENT_MEMBERSHIP, key.encode(), value, partition, (), moved.detected_at)

@@ -65,6 +65,8 @@ class Look:
             for segment in model.segment_ids.tolist()
             if (centre := model.centre_of(segment)) is not None
         }
+        self._means = {segment: means for segment, means in model.means.items() if means}
+        self._references: dict[int, dict[str, Any] | None] = {}
         self._decision = decision
         self._quarantine = quarantine
         self._source = source
@@ -131,49 +133,71 @@ class Look:
         triggers: Triggers | None,
     ) -> list[OutRecord]:
         """Write down each move; the one place where Python touches single users."""
-        table, model = population.table, self.model
-        learned = decided.standing.segment > 0
-        confidence = np.where(learned, model.confidence(decided.share), 1.0)
-        sequence, since = table.column("sequence"), table.column("since")
+        if not len(moved):
+            return []
+        table, model, columns = population.table, self.model, rows[moved]
+        old, new = before.segment[moved], decided.standing.segment[moved]
+        causes = decided.cause[moved]
+        table.column("sequence")[columns] += 1
+        times = triggers.times[moved] if triggers is not None else np.full(len(moved), moment.at, np.int64)
+        table.column("since")[columns] = times
+        confidence = np.where(new > 0, np.round(model.confidence(decided.share[moved]), 4), 1.0)
+        reached = zip(
+            moved.tolist(),
+            columns.tolist(),
+            old.tolist(),
+            new.tolist(),
+            causes.tolist(),
+            table.column("sequence")[columns].tolist(),
+            times.tolist(),
+            confidence.tolist(),
+            self._why(seen, moved, old, new),
+            strict=True,
+        )
         records: list[OutRecord] = []
-        for i in moved.tolist():
-            row = int(rows[i])
-            old, new, cause = int(before.segment[i]), int(decided.standing.segment[i]), int(decided.cause[i])
-            sequence[row] += 1
+        for i, row, left, entered, cause, sequence, occurred_at, sure, why in reached:
             record = triggers.records[i] if triggers is not None and cause == BEHAVIOUR else None
             if record is not None:
                 population.arrived.append(record.timestamp)
-            occurred_at = int(triggers.times[i]) if triggers is not None else moment.at
-            since[row] = occurred_at
             move = Moved(
-                user_id=table.user_ids[row],
-                sequence=int(sequence[row]),
-                left=reference(old, model.names),
-                entered=reference(new, model.names),
-                cause=cause,
-                occurred_at=occurred_at,
-                detected_at=moment.detected_at,
-                confidence=float(confidence[i]),
-                why=self._why(seen, i, old, new),
-                source=position(record),
-                event_id=triggers.event_ids[i] if triggers is not None and record is not None else None,
+                table.user_ids[row],
+                sequence,
+                self._reference(left),
+                self._reference(entered),
+                cause,
+                occurred_at,
+                moment.detected_at,
+                sure,
+                why,
+                position(record),
+                triggers.event_ids[i] if triggers is not None and record is not None else None,
             )
             records += change_records(move, model.version, self._source, population.partition)
-            population.moved(old, new)
-            population.counters[f"changes.{CAUSES[cause]}"] += 1
-            if QUARANTINE in (old, new):
-                kind: Literal["entered", "released"] = "entered" if new == QUARANTINE else "released"
+            population.moved(left, entered)
+            if QUARANTINE in (left, entered):
+                kind: Literal["entered", "released"] = "entered" if entered == QUARANTINE else "released"
                 records.append(self._anomaly(population, move, kind, seen, i))
+        for cause, count in zip(*(each.tolist() for each in np.unique(causes, return_counts=True)), strict=True):
+            population.counters[f"changes.{CAUSES[cause]}"] += count
         return records
 
-    def _why(self, seen: _Seen, i: int, old: int, new: int) -> list[dict[str, Any]]:
-        model, z = self.model, seen.z[i]
-        away, towards = self._centres.get(old), self._centres.get(new)
-        if new == QUARANTINE:
+    def _reference(self, segment: int) -> dict[str, Any] | None:
+        if segment not in self._references:
+            self._references[segment] = reference(segment, self.model.names)
+        return self._references[segment]
+
+    def _why(
+        self, seen: _Seen, moved: NDArray[np.intp], old: NDArray[np.int32], new: NDArray[np.int32]
+    ) -> list[list[dict[str, Any]]]:
+        model, z = self.model, seen.z[moved]
+        nowhere, unknown = np.zeros(z.shape[1]), np.full(z.shape[1], np.nan)
+        away = np.array([self._centres.get(segment, nowhere) for segment in old.tolist()])
+        towards = np.array([self._centres.get(segment, unknown) for segment in new.tolist()])
+        for i in np.flatnonzero(new == QUARANTINE).tolist():
             # What is usual in the segment that is nearest gives nobody away.
-            away = min(self._centres.values(), key=lambda centre: float(((z - centre) ** 2).sum()))
-        means = model.means.get(new) or {}
-        return reasons(model.features, seen.features[i], z, away, towards, means)
+            away[i] = min(self._centres.values(), key=lambda centre: float(((z[i] - centre) ** 2).sum()))
+        means = [self._means.get(segment, {}) for segment in new.tolist()]
+        return reasons(model.features, seen.features[moved], z, away, towards, means)
 
     def _anomaly(
         self, population: Population, move: Moved, kind: Literal["entered", "released"], seen: _Seen, i: int

@@ -46,6 +46,7 @@ from stream.segments.prototypes import Model
 from stream.segments.rule_book import Looked, RuleBook
 from stream.segments.rules import RuleSegment
 from stream.transport.base import OutRecord, Record
+from stream.transport.records import Chosen, timestamps_of
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ class Processor(Stage):
                 while self._follow_edit(population, output.records):
                     pass
                 for piece in self._cut(population, records, output.records):
-                    population.clock = max(population.clock, max(record.timestamp for record in piece))
+                    population.clock = max(population.clock, int(timestamps_of(piece).max()))
                     self._apply(population, piece, None, output.records)
             output.state[partition] = population.delta()
         self._record(before, wall_clock=now_ms is not None)
@@ -240,7 +241,7 @@ class Processor(Stage):
         latest = applied.last_event
         triggers = Triggers(
             times=batch.time[latest],
-            records=[records[p] for p in batch.position[latest].tolist()],
+            records=Chosen(records, batch.position[latest]),
             event_ids=[batch.event_ids[i] for i in latest.tolist()],
         )
         moment = Moment(population.now(), detected_at, BEHAVIOUR)
@@ -349,7 +350,7 @@ class Processor(Stage):
     ) -> Iterator[Sequence[Record]]:
         """Records up to the next sweep, then that sweep, and so on; by arrival, under the data's own clock."""
         interval = self._settings.record_sweep_interval
-        slots = np.maximum.accumulate(np.fromiter((r.timestamp for r in records), np.int64, len(records))) // interval
+        slots = np.maximum.accumulate(timestamps_of(records)) // interval
         last = population.swept_at // interval if population.swept_at else int(slots[0])
         population.swept_at = last * interval
         start = 0

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from kafka.admin import OffsetSpec
 from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError
 from kafka.protocol.consumer import IsolationLevel
@@ -30,7 +31,9 @@ from stream.transport.base import (
     UnavailableError,
 )
 from stream.transport.copartition import unequal_partitions
-from stream.transport.kafka_clients import Clients, renamed, send_all
+from stream.transport.kafka_clients import Clients
+from stream.transport.kafka_fetch import columns
+from stream.transport.kafka_send import send_all
 from stream.transport.kafka_session import KafkaSession
 from stream.transport.partitioner import check_records, choose_partitions
 from stream.transport.settings import KafkaSettings
@@ -206,7 +209,7 @@ class KafkaTransport(Transport):
         return int(found[native].offset)
 
     def _read(self, where: TopicPartition, start: int, end: int) -> Iterator[Record]:
-        native, copy = self._native(where), bool(self._settings.topic_prefix)
+        native = self._native(where)
         with self._lock:
             reader = self._idle_readers.pop() if self._idle_readers else None
         if reader is None:
@@ -221,12 +224,9 @@ class KafkaTransport(Transport):
                 with self._clients.errors():
                     fetched = reader.poll(timeout_ms=_READ_WAIT_MS, max_records=_READ_RECORDS).get(native, ())
                     reached = reader.position(native, timeout_ms=0)
-                if copy and fetched:
-                    fetched = renamed(fetched, where.topic)
-                for record in fetched:
-                    if record.offset >= end:
-                        break
-                    yield record
+                if fetched:
+                    records = columns(fetched, where.topic)
+                    yield from records[: int(np.searchsorted(records.offsets, end))]
                 if reached is not None and reached != position:
                     position, moved_at = reached, time.monotonic()
                 elif time.monotonic() - moved_at > self._settings.stall_timeout / 1000:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import importlib
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 
-from stream.transport.base import FencedError, OutRecord, TransportError, UnavailableError
+from stream.transport import kafka_fetch
+from stream.transport.base import FencedError, TransportError, UnavailableError
 from stream.transport.settings import KafkaSettings
 
 _FENCED = (
@@ -38,11 +39,11 @@ class Clients:
             self._common = _common(settings)
 
     def consumer(self, **more: Any) -> Any:
-        """A consumer that sees committed records only."""
+        """A consumer that sees committed records only, and polls columns: see `stream.transport.kafka_fetch`."""
         settings = self.settings
         self._reach()
         with self.errors():
-            return KafkaConsumer(
+            consumer = KafkaConsumer(
                 **self._common,
                 # Without it aborted records are read, and offsets are fetched while a transaction may still move them.
                 isolation_level="read_committed",
@@ -54,6 +55,8 @@ class Clients:
                 metrics_enabled=False,
                 **more,
             )
+        kafka_fetch.install(consumer)
+        return consumer
 
     def producer(self, **more: Any) -> Any:
         """An idempotent producer, which is a transactional one with a `transactional_id`."""
@@ -126,37 +129,6 @@ class Clients:
         if isinstance(error, kafka_errors.KafkaConfigurationError | ValueError | ImportError | AttributeError):
             return TransportError(f"the settings of Kafka are wrong: {said}")
         return TransportError(f"Kafka at {servers}: {type(error).__name__}: {said}")
-
-
-def send_all(
-    producer: Any, prefix: str, records: Sequence[OutRecord], partitions: Sequence[int], timeout: float | None = None
-) -> list[Any]:
-    """Send, flush, and look at every future: only that shows a batch that expired. The metadata of each record."""
-    send = producer.send
-    futures = [
-        send(
-            prefix + record.topic,
-            value=record.value,
-            key=record.key,
-            headers=list(record.headers),
-            partition=partition,
-            timestamp_ms=record.timestamp,
-        )
-        for record, partition in zip(records, partitions, strict=True)
-    ]
-    producer.flush(timeout=timeout)
-    for future in futures:
-        if not future.is_done:
-            raise kafka_errors.KafkaTimeoutError("a record was still on its way after the flush")
-        if future.exception is not None:
-            raise future.exception
-    return [future.value for future in futures]
-
-
-def renamed(records: Sequence[Any], topic: str) -> list[Any]:
-    """Copies of the client's records under another topic; a third of what `_replace` costs."""
-    make = type(records[0])._make
-    return [make((topic, *record[1:])) for record in records]
 
 
 def _common(settings: KafkaSettings) -> dict[str, Any]:

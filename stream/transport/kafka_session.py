@@ -30,8 +30,10 @@ from kafka.structs import TopicPartition as KafkaPartition
 
 from stream.runtime import crash
 from stream.transport.base import FencedError, OutRecord, Poll, Record, Session, TopicPartition, UnavailableError
-from stream.transport.kafka_clients import Clients, renamed, send_all
+from stream.transport.kafka_clients import Clients
+from stream.transport.kafka_fetch import columns
 from stream.transport.kafka_group import CopartitionAssignor, Ownership
+from stream.transport.kafka_send import send_all
 from stream.transport.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -217,15 +219,11 @@ class KafkaSession(Session):
         """The whole transaction, on the watchdog's thread."""
         producer = self._producer
         producer.begin_transaction()
-        first: dict[TopicPartition, int] = {}
-        sent = send_all(producer, self._prefix, outputs, partitions, self._clients.settings.commit_timeout / 1000)
-        for metadata_of_record, record, partition in zip(sent, outputs, partitions, strict=True):
-            where = TopicPartition(record.topic, partition)
-            if where not in first:
-                # A batch that the broker had already comes back without its offset: in doubt, like any failure.
-                if metadata_of_record.offset < 0:
-                    raise KafkaError(f"the broker did not say where it put the records of {record.topic}/{partition}")
-                first[where] = metadata_of_record.offset
+        first = send_all(producer, self._prefix, outputs, partitions, self._clients.settings.commit_timeout / 1000)
+        for where, offset in first.items():
+            # A batch that the broker had already comes back without its offset: in doubt, like any failure.
+            if offset < 0:
+                raise KafkaError(f"the broker did not say where it put the records of {where.topic}/{where.partition}")
         crash.reach("after_produce")
         offsets = {where: OffsetAndMetadata(offset, "", -1) for where, offset in positions.items()}
         producer.send_offsets_to_transaction(offsets, metadata)
@@ -321,11 +319,9 @@ class KafkaSession(Session):
         self._heard_at = now
 
     def _records(self, fetched: Mapping[KafkaPartition, Sequence[Any]]) -> dict[TopicPartition, Sequence[Record]]:
-        """By our names. Without a prefix the client's own records are handed on, uncopied."""
-        if not self._prefix:
-            return {TopicPartition(*where): records for where, records in sorted(fetched.items())}
+        """By our names, as columns."""
         ours = {self._ours(where): records for where, records in sorted(fetched.items())}
-        return {where: renamed(records, where.topic) for where, records in ours.items()}
+        return {where: columns(records, where.topic) for where, records in ours.items()}
 
     def _guard(self, call: Callable[[], Any], timeout: float) -> None:
         with self._clients.errors():
