@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,9 @@ class StateLostError(TransportError):
 
 
 @dataclass(slots=True)
-class _Cursor:
+class Cursor:
+    """Where the cycles of one partition's changelog stand, and the input offsets of its newest record."""
+
     restore_from: int
     cycle_start: int | None = None
     inputs: Mapping[str, int | None] = field(default_factory=dict)
@@ -74,17 +76,27 @@ class Changelog:
         self._transport = transport
         self._stage = stage
         self._topic = topic
-        self._cursors: dict[int, _Cursor] = {}
+        self._cursors: dict[int, Cursor] = {}
 
     def restore(self, partition: int, inputs: Mapping[str, int | None]) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """Yield (meta, payload) of every delta that is needed, in order.
+        """Yield (meta, payload) of every delta that is needed, in order; then the partition's changelog may go on.
 
         `inputs` are the group's committed offsets by topic: where they say that work was done and the changelog
         knows nothing of it, or stands elsewhere, StateLostError says so.
         """
+        self.adopt(partition, (yield from self.read(partition, inputs)))
+
+    def adopt(self, partition: int, cursor: Cursor) -> None:
+        """Go on from where `read` got to."""
+        self._cursors[partition] = cursor
+
+    def read(
+        self, partition: int, inputs: Mapping[str, int | None]
+    ) -> Generator[tuple[dict[str, Any], bytes], None, Cursor]:
+        """As `restore`, on any thread: nothing is changed, the cursor is returned for `adopt`."""
         where = TopicPartition(self._topic, partition)
         start = self._transport.start_offset(where)
-        cursor = _Cursor(restore_from=self._transport.end_offset(where))
+        cursor = Cursor(restore_from=self._transport.end_offset(where))
         last: dict[str, Any] | None = None
         parts: list[bytes] = []
         first_of_parts = 0
@@ -110,24 +122,24 @@ class Changelog:
             crash.reach("in_restore")
             parts = []
         self._check(where, start, cursor, last, inputs)
-        self._cursors[partition] = cursor
+        return cursor
 
     def stands_at(self, partition: int) -> Mapping[str, int | None]:
         """By topic, the input offsets at which the restored state stands; empty where there is none."""
         return self._cursors[partition].inputs
 
     @staticmethod
-    def _advance(header: dict[str, Any], offset: int) -> _Cursor:
+    def _advance(header: dict[str, Any], offset: int) -> Cursor:
         if not header["starts_cycle"]:
-            return _Cursor(header["restore_from"], header["cycle_start"], header["inputs"])
+            return Cursor(header["restore_from"], header["cycle_start"], header["inputs"])
         whole = header["cycle_start"]
-        return _Cursor(header["restore_from"] if whole is None else whole, offset, header["inputs"])
+        return Cursor(header["restore_from"] if whole is None else whole, offset, header["inputs"])
 
     def _check(
         self,
         where: TopicPartition,
         start: int,
-        cursor: _Cursor,
+        cursor: Cursor,
         last: dict[str, Any] | None,
         inputs: Mapping[str, int | None],
     ) -> None:
@@ -152,7 +164,7 @@ class Changelog:
     def begin(self, partition: int) -> None:
         """Start over behind all that is in the topic: the next delta begins a cycle, and nothing before it counts."""
         end = self._transport.end_offset(TopicPartition(self._topic, partition))
-        self._cursors[partition] = _Cursor(restore_from=end)
+        self._cursors[partition] = Cursor(restore_from=end)
 
     def frame(self, partition: int, delta: StateDelta, inputs: Mapping[str, int | None]) -> list[OutRecord]:
         """The records (one, or several below the size limit) that carry a delta."""

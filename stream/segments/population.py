@@ -7,7 +7,7 @@ Invariant: everything here is a function of the committed deltas. `touch` names 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -140,10 +140,16 @@ class Population:
 
     def restore(self, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
         """Apply committed deltas in order."""
+        for _ in self.restoring(deltas):
+            pass
+
+    def restoring(self, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> Iterator[None]:
+        """As `restore`, with a pause after each delta."""
         newest: dict[str, Any] | None = None
         for meta, payload in deltas:
             self.table.unpack(payload)
             newest = meta
+            yield
         if newest is None:
             return
         # Users stand in the rows in which they stood: the order of outputs, and so of all that is learned from
