@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from stream.runtime import changelog
 from stream.runtime import runner as runner_module
 from stream.runtime.restore import AHEAD
 from stream.runtime.runner import RESTORES_AT_ONCE, Runner
@@ -118,6 +119,7 @@ def test_whoever_has_a_partition_and_for_how_long_every_number_counts_once(
 ) -> None:
     """Three members, partitions that move at random times, reads that dawdle or fail, slices of a millisecond."""
     monkeypatch.setattr(runner_module, "RESTORE_SLICE_S", 0.001)
+    monkeypatch.setattr(changelog, "TRIM_BYTES", 5_000)
     rng = random.Random(seed)
     transport, records = with_state(4, 4 * 5 * (AHEAD + 4), seed)
     more = numbers(seed + 100, 400, 4)

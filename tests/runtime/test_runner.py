@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from stream.runtime import changelog
 from stream.runtime.changelog import Changelog, StateLostError, decode_frame
 from stream.runtime.runner import Runner
 from stream.runtime.stage import Output, Stage, StateDelta
@@ -130,7 +131,11 @@ def test_whatever_fails_every_number_counts_once(seed: int) -> None:
         assert [(r.partition, r.key, r.value) for r in log] == [r for r in running if r[0] == partition]
 
 
-def test_a_restored_stage_goes_on_where_the_changelog_stands_and_the_changelog_stays_short() -> None:
+def test_a_restored_stage_goes_on_where_the_changelog_stands_and_the_changelog_stays_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(changelog, "TRIM_BYTES", 1)
+    monkeypatch.setattr(changelog, "TRIM_SHARE", 0.0)
     transport = MemoryTransport()
     records = numbers(1, 600, 1)
     for start in range(0, 600, 50):
@@ -214,14 +219,14 @@ def test_damage_and_strangers_are_named_with_their_place() -> None:
 
 def test_a_large_delta_is_split_and_joined() -> None:
     transport = MemoryTransport()
-    changelog = Changelog(transport, "big", "big-state")
-    assert list(changelog.restore(0, {})) == []
+    big = Changelog(transport, "big", "big-state")
+    assert list(big.restore(0, {})) == []
     delta = StateDelta(random.Random(0).randbytes(2_000_000), {"n": 1}, True)
-    records = changelog.frame(0, delta, {"numbers": 5})
+    records = big.frame(0, delta, {"numbers": 5})
     assert len(records) == 3
     assert max(len(record.value or b"") for record in records) < 1_000_000
     transport.produce(records)
-    changelog.written(0, delta, 0)
+    big.written(0, delta, 0)
     fresh = Changelog(transport, "big", "big-state")
     assert list(fresh.restore(0, {"numbers": 5})) == [({"n": 1}, delta.payload)]
     with pytest.raises(StateLostError, match="no changelog record"):
