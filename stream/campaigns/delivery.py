@@ -18,7 +18,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -119,10 +119,11 @@ class Delivery(Stage):
         """Requests under way."""
         return len(self._flights)
 
-    def restore(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
+    def restoring(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> Generator[None, None, None]:
         """What was pending is pending again."""
         outbox = Outbox(partition, self._route, self._horizon)
-        self._clock = max(self._clock, outbox.restore(deltas).get("clock", 0))
+        meta = yield from outbox.restoring(deltas)
+        self._clock = max(self._clock, meta.get("clock", 0))
         self._outboxes[partition] = outbox
 
     def drop(self, partition: int) -> None:

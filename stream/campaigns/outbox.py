@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from itertools import islice
 from typing import Any, NamedTuple
 
 import orjson
 
 from schemas.campaign import CampaignAction
-from stream.campaigns.table import Row, StateTable
+from stream.campaigns.table import Row, StateTable, exhaust
 from stream.runtime.stage import StateDelta
 
 
@@ -92,7 +92,11 @@ class Outbox:
 
     def restore(self, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> dict[str, Any]:
         """Become what the deltas say; returns the last one's meta."""
-        meta = self._table.restore(deltas)
+        return exhaust(self.restoring(deltas))
+
+    def restoring(self, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> Generator[None, None, dict[str, Any]]:
+        """As `restore`, with a pause after each delta."""
+        meta = yield from self._table.restoring(deltas)
         for row in sorted(self._table.rows.values()):
             self._number = row[0] + 1
             action = orjson.loads(row[3])

@@ -7,14 +7,15 @@ JSON object of rows by key, compressed with zstd; no pickles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, TypeVar
 
 import orjson
 import zstandard
 
 from stream.runtime.stage import StateDelta
 
+T = TypeVar("T")
 Row = list[Any]
 """JSON values; what they mean is the owner's business."""
 
@@ -82,6 +83,10 @@ class StateTable:
 
     def restore(self, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> dict[str, Any]:
         """Become what the deltas say; returns the last one's meta. Raises ValueError where they cannot be read."""
+        return exhaust(self.restoring(deltas))
+
+    def restoring(self, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> Generator[None, None, dict[str, Any]]:
+        """As `restore`, with a pause after each delta."""
         meta: dict[str, Any] = {}
         decompressor = zstandard.ZstdDecompressor()
         for meta, payload in deltas:
@@ -95,6 +100,7 @@ class StateTable:
                     self.rows.pop(key, None)
                 else:
                     self.rows[key] = row
+            yield
         if meta:
             # The running cycle goes on: it is whole only when every row has been told again.
             self._begin_cycle()
@@ -105,3 +111,13 @@ class StateTable:
         self._cycle = list(self.rows)
         self._next = 0
         self._age = 0
+
+
+def exhaust(steps: Generator[None, None, T]) -> T:
+    """All steps at once; what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result

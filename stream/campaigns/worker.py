@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,10 +59,10 @@ class CampaignWorker(Stage):
         self._gates = (Caps(),) if gates is None else tuple(gates)
         self._tables: dict[int, StateTable] = {}
 
-    def restore(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
+    def restoring(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> Generator[None, None, None]:
         """Rows of all gates."""
         table = StateTable()
-        table.restore(deltas)
+        yield from table.restoring(deltas)
         self._tables[partition] = table
 
     def drop(self, partition: int) -> None:

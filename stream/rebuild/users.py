@@ -60,7 +60,7 @@ def rebuild_users(
     count = len(population)
     for start in range(0, max(count, 1), USERS_A_RECORD):
         rows = np.arange(start, min(start + USERS_A_RECORD, count))
-        yield StateDelta(population.table.pack(rows), population.meta(), starts_cycle=start == 0)
+        yield StateDelta(population.table.pack(rows), population.meta(), start == 0, start + len(rows))
 
 
 def _from_events(transport: Transport, config: Config, partition: int, stands: Mapping[str, int]) -> Population:

@@ -1,9 +1,11 @@
 """The changelog: a stage's state as a topic, one record for each partition and commit.
 
-A record frames one StateDelta: `RSC1`, the header's length, a JSON header, the payload. The header says at which
-input offsets the state stands, and two offsets of the changelog itself: where the running cycle began, and
-where the last whole one did (`restore_from`). Since the deltas of one cycle hold the whole state, a restore
-reads from there to the end, last write wins, and everything older may be deleted.
+A record frames one StateDelta: `RSC2`, the header's length, a JSON header, the payload. A delta carries what changed
+and a slice of a rolling rewrite of the whole state, cycle after cycle; `upto` says how far the running one has come.
+What it has not rewritten yet is in the records of the one before, from the first whose slice reached further. A restore
+reads from there (`restore_from`) to the end, last write wins, and everything older may be deleted. With as many rows
+in the slices as were changed that is twice the state. A stage that does not say how far it has come needs the running
+cycle and the whole one before it.
 
 Invariant: records below `restore_from` of the newest record are never needed, records from it on are never trimmed.
 """
@@ -13,9 +15,10 @@ from __future__ import annotations
 import logging
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -23,10 +26,14 @@ from stream.runtime import crash
 from stream.runtime.stage import StateDelta
 from stream.transport.base import OutRecord, TopicPartition, Transport, TransportError
 
-_MAGIC = b"RSC1"
+_MAGIC = b"RSC2"
 _PREFIX = struct.Struct("<4sI")
 PART_BYTES = 900_000
 """Below the broker's default limit for a record (1 MiB), header included."""
+TRIM_SHARE = 0.25
+"""The topic is trimmed when so much of what is needed could go: it takes round trips."""
+TRIM_BYTES = 4_000_000
+"""And not for less than this."""
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +42,54 @@ class StateLostError(TransportError):
     """The changelog does not hold what the committed offsets need. Starting from nothing would be silent loss."""
 
 
+class _Mark(NamedTuple):
+    """One delta in the topic."""
+
+    upto: int
+    offset: int
+    size: int
+
+
 @dataclass(slots=True)
-class _Cursor:
-    restore_from: int
-    cycle_start: int | None = None
+class Cursor:
+    """Where one partition's changelog stands: the deltas that a restore needs, and the input offsets of the newest."""
+
+    before: deque[_Mark] = field(default_factory=deque)
+    """Of the last whole cycle, what the running one has not rewritten."""
+    running: list[_Mark] = field(default_factory=list)
     inputs: Mapping[str, int | None] = field(default_factory=dict)
+    needed: int = 0
+    """Bytes of these deltas."""
+    needless: int = 0
+    """Bytes of those before them that are not trimmed."""
+    framed: int = 0
+    """Bytes of the delta that is about to be written."""
+
+    def restore_from(self) -> int | None:
+        """The offset of the first delta that is needed; None before there is any."""
+        first = self.before[0] if self.before else self.running[0] if self.running else None
+        return None if first is None else first.offset
+
+    def advance(self, starts_cycle: bool, upto: int) -> None:
+        """A delta comes next: forget what is not needed beside it. `add` it when its offset is known."""
+        if starts_cycle:
+            self._forget(len(self.before))
+            self.before.extend(self.running)
+            self.running.clear()
+        if upto:
+            kept = (number for number, mark in enumerate(self.before) if not 0 < mark.upto <= upto)
+            self._forget(next(kept, len(self.before)))
+
+    def add(self, upto: int, offset: int, size: int) -> None:
+        """The delta of the last `advance`."""
+        self.running.append(_Mark(upto, offset, size))
+        self.needed += size
+
+    def _forget(self, count: int) -> None:
+        for _ in range(count):
+            size = self.before.popleft().size
+            self.needed -= size
+            self.needless += size
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +124,30 @@ class Changelog:
         self._transport = transport
         self._stage = stage
         self._topic = topic
-        self._cursors: dict[int, _Cursor] = {}
+        self._cursors: dict[int, Cursor] = {}
 
     def restore(self, partition: int, inputs: Mapping[str, int | None]) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """Yield (meta, payload) of every delta that is needed, in order.
+        """Yield (meta, payload) of every delta that is needed, in order; then the partition's changelog may go on.
 
         `inputs` are the group's committed offsets by topic: where they say that work was done and the changelog
         knows nothing of it, or stands elsewhere, StateLostError says so.
         """
+        self.adopt(partition, (yield from self.read(partition, inputs)))
+
+    def adopt(self, partition: int, cursor: Cursor) -> None:
+        """Go on from where `read` got to."""
+        self._cursors[partition] = cursor
+
+    def read(
+        self, partition: int, inputs: Mapping[str, int | None]
+    ) -> Generator[tuple[dict[str, Any], bytes], None, Cursor]:
+        """As `restore`, on any thread: nothing is changed, the cursor is returned for `adopt`."""
         where = TopicPartition(self._topic, partition)
         start = self._transport.start_offset(where)
-        cursor = _Cursor(restore_from=self._transport.end_offset(where))
+        cursor = Cursor()
         last: dict[str, Any] | None = None
         parts: list[bytes] = []
-        first_of_parts = 0
+        first_of_parts = size = 0
         for record in self._transport.read(where, start):
             place = f"{self._topic}/{partition}@{record.offset}"
             frame = decode_frame(record.value, place)
@@ -95,39 +155,35 @@ class Changelog:
             if header["stage"] != self._stage:
                 raise StateLostError(f"{place}: state of stage {header['stage']!r}, expected {self._stage!r}")
             if header["part"] == 0:
-                parts = []
+                parts, size = [], 0
                 first_of_parts = record.offset
             elif header["part"] != len(parts):
                 if not parts and last is None:
                     continue  # the tail of a delta whose head was trimmed: older than restore_from
                 raise StateLostError(f"{place}: part {header['part']} of a delta without the parts before it")
             parts.append(frame.payload)
+            size += len(record.value or b"")
             if len(parts) < header["parts"]:
                 continue
             last = header
-            cursor = self._advance(header, first_of_parts)
+            cursor.advance(header["starts_cycle"], header["upto"])
+            cursor.add(header["upto"], first_of_parts, size)
+            cursor.inputs = header["inputs"]
             yield header["meta"], b"".join(parts)
             crash.reach("in_restore")
             parts = []
-        self._check(where, start, cursor, last, inputs)
-        self._cursors[partition] = cursor
+        self._check(where, start, first_of_parts, last, inputs)
+        return cursor
 
     def stands_at(self, partition: int) -> Mapping[str, int | None]:
         """By topic, the input offsets at which the restored state stands; empty where there is none."""
         return self._cursors[partition].inputs
 
-    @staticmethod
-    def _advance(header: dict[str, Any], offset: int) -> _Cursor:
-        if not header["starts_cycle"]:
-            return _Cursor(header["restore_from"], header["cycle_start"], header["inputs"])
-        whole = header["cycle_start"]
-        return _Cursor(header["restore_from"] if whole is None else whole, offset, header["inputs"])
-
     def _check(
         self,
         where: TopicPartition,
         start: int,
-        cursor: _Cursor,
+        newest: int,
         last: dict[str, Any] | None,
         inputs: Mapping[str, int | None],
     ) -> None:
@@ -138,10 +194,9 @@ class Changelog:
             if done:
                 raise StateLostError(f"{name} is empty, but the group has committed {done}{remedy}")
             return
-        if start > cursor.restore_from:
-            raise StateLostError(
-                f"{name} begins at offset {start}, but its newest record needs {cursor.restore_from}{remedy}"
-            )
+        needed = newest if last["restore_from"] is None else last["restore_from"]
+        if start > needed:
+            raise StateLostError(f"{name} begins at offset {start}, but its newest record needs {needed}{remedy}")
         stands = {topic: last["inputs"].get(topic) for topic in inputs}
         # Also where nothing is committed: offsets expire, and from the beginning everything would count twice.
         elsewhere = {topic: at for topic, at in stands.items() if (at or 0) != (inputs[topic] or 0)}
@@ -151,12 +206,13 @@ class Changelog:
 
     def begin(self, partition: int) -> None:
         """Start over behind all that is in the topic: the next delta begins a cycle, and nothing before it counts."""
-        end = self._transport.end_offset(TopicPartition(self._topic, partition))
-        self._cursors[partition] = _Cursor(restore_from=end)
+        self._cursors[partition] = Cursor()
 
     def frame(self, partition: int, delta: StateDelta, inputs: Mapping[str, int | None]) -> list[OutRecord]:
-        """The records (one, or several below the size limit) that carry a delta."""
+        """The records (one, or several below the size limit) that carry a delta. Commit them, then call `written`."""
         cursor = self._cursors[partition]
+        cursor.advance(delta.starts_cycle, delta.upto)
+        cursor.inputs = inputs
         payload = delta.payload
         chunks = [payload[i : i + PART_BYTES] for i in range(0, len(payload), PART_BYTES)] or [b""]
         records = []
@@ -167,9 +223,10 @@ class Changelog:
                     "part": number,
                     "parts": len(chunks),
                     "crc": zlib.crc32(chunk),
-                    "restore_from": cursor.restore_from,
-                    "cycle_start": cursor.cycle_start,
+                    # Null: this delta is all that is needed, and its own offset is not known yet.
+                    "restore_from": cursor.restore_from(),
                     "starts_cycle": delta.starts_cycle,
+                    "upto": delta.upto,
                     "inputs": dict(inputs),
                     "meta": delta.meta if number == len(chunks) - 1 else {},
                 },
@@ -177,21 +234,20 @@ class Changelog:
             )
             value = _PREFIX.pack(_MAGIC, len(header)) + header + chunk
             records.append(OutRecord(self._topic, None, value, partition))
+        cursor.framed = sum(len(record.value or b"") for record in records)
         return records
 
     def written(self, partition: int, delta: StateDelta, offset: int) -> int | None:
-        """A delta was committed at `offset`; returns the offset below which the topic may be trimmed, if it moved."""
+        """A delta was committed at `offset`; returns the offset to trim the topic to, when it is time."""
         cursor = self._cursors[partition]
-        if not delta.starts_cycle:
+        cursor.add(delta.upto, offset, cursor.framed)
+        if cursor.needless < max(TRIM_BYTES, TRIM_SHARE * cursor.needed):
             return None
-        before = cursor.restore_from
-        if cursor.cycle_start is not None:
-            cursor.restore_from = cursor.cycle_start
-        cursor.cycle_start = offset
-        return cursor.restore_from if cursor.restore_from > before else None
+        cursor.needless = 0
+        return cursor.restore_from()
 
     def trim(self, partition: int, before: int) -> None:
-        """Delete what no restore needs. A failure costs space only, so it is logged and tried at the next cycle."""
+        """Delete what no restore needs. A failure costs space only, so it is logged; a later trim does its work."""
         try:
             self._transport.trim(TopicPartition(self._topic, partition), before)
         except TransportError as error:

@@ -56,8 +56,8 @@ class Health:
     """What the stages say of themselves; safe for any number of threads.
 
     Parameters: `stuck_after` seconds without a heartbeat a loop counts as stuck; more than the longest time-out of a
-    transport, the longest backoff, and the longest restore of one partition. `clock` is monotonic, in seconds. A
-    stage that was not registered is when it is first heard of.
+    transport and the longest backoff. `clock` is monotonic, in seconds. A stage that was not registered is when it is
+    first heard of.
     """
 
     def __init__(self, stuck_after: float = 90.0, clock: Callable[[], float] = time.monotonic) -> None:

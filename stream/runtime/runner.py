@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from stream.runtime import crash
 from stream.runtime.changelog import Changelog
+from stream.runtime.restore import Restore
 from stream.runtime.stage import Output, Stage, StateDelta
 from stream.transport.base import (
     FencedError,
@@ -37,6 +38,11 @@ log = logging.getLogger(__name__)
 Failure = Literal["fenced", "unavailable", "error"]
 TABLE_INTERVAL_S = 0.5
 """How often a live runner looks for new records of its tables: well within the minute that a model may take."""
+RESTORE_SLICE_S = 0.1
+"""A live runner restores for so long between two polls, and a delta longer at the most: the live ones wait no more."""
+RESTORES_AT_ONCE = 4
+"""Each has a reader, which may stand still for want of another's transaction: the others go on."""
+_RESTORE_WAIT_S = 0.02
 
 
 class Observer(Protocol):
@@ -109,7 +115,10 @@ class Runner:
         self._observer: Observer = observer or SilentObserver()
         self._session: Session | None = None
         self._changelog = Changelog(transport, stage.name, stage.changelog) if stage.changelog else None
-        self._owned: dict[int, set[str]] = {}
+        self._owned: set[int] = set()
+        self._placed: dict[int, set[str]] = {}
+        """Topics of partitions that are ours and not restored: they may come one by one."""
+        self._restores: dict[int, Restore] = {}
         self._offsets: dict[TopicPartition, int] = {}
         """Committed, or about to be, for every owned input partition that was ever read."""
         self._pending: set[TopicPartition] = set()
@@ -120,11 +129,15 @@ class Runner:
     def step(self, timeout: float) -> int:
         """One poll, one call of the stage, one commit. Returns how many records were processed.
 
-        Raises FencedError or UnavailableError after having dropped everything: call `step` again to start over.
+        New partitions are restored whole before it returns, so that the same log gives the same batches. Raises
+        FencedError or UnavailableError after having dropped everything: call `step` again to start over.
         """
+        return self._try(timeout, patient=True)
+
+    def _try(self, timeout: float, *, patient: bool) -> int:
         self._observer.beat(self.stage.name)
         try:
-            return self._step(timeout)
+            return self._step(timeout, patient)
         except Exception as error:
             if not isinstance(error, FencedError | UnavailableError):
                 self._observer.failed(self.stage.name, "error", str(error))
@@ -135,12 +148,15 @@ class Runner:
             raise
 
     def run(self, stop: threading.Event, *, poll_timeout: float = 0.5) -> None:
-        """Step until `stop` is set, with backoff while the transport is unavailable; then commit and leave."""
+        """Step until `stop` is set, with backoff while the transport is unavailable; then leave.
+
+        Restores go on between the polls: partitions that are live do not wait for them.
+        """
         failures = 0
         try:
             while not stop.is_set():
                 try:
-                    self.step(poll_timeout)
+                    self._try(poll_timeout, patient=False)
                     failures = 0
                 except FencedError as error:
                     failures += 1
@@ -165,22 +181,25 @@ class Runner:
     def abandon(self) -> None:
         """Leave the group and forget all state; what was not committed will be read again."""
         session, self._session = self._session, None
-        for partition in list(self._owned):
+        for partition in self._owned | set(self._placed):
             self._drop(partition)
         self._pending.clear()
         self._offsets.clear()
         if session is not None:
             session.close()
 
-    def _step(self, timeout: float) -> int:
+    def _step(self, timeout: float, patient: bool) -> int:
         if self._session is None:
             self._observer.not_ready(self.stage.name, "joining the group")
             self._session = self._transport.session(self._group, self.stage.inputs)
         self._follow_tables()
-        poll = self._session.poll(self._batch_records, timeout)
+        poll = self._session.poll(self._batch_records, self._poll_timeout(timeout))
         if poll.revoked or poll.assigned:
             self._rebalance(poll)
-        self._observer.ready(self.stage.name)
+        if self._placed:
+            self._advance_restores(None if patient else time.monotonic() + RESTORE_SLICE_S)
+        if not self._placed:
+            self._observer.ready(self.stage.name)
         now = int(time.time() * 1000) if self._wall_clock else None
         batch = self._by_partition(poll)
         if batch:
@@ -196,6 +215,11 @@ class Runner:
         self._report_lag()
         return sum(map(len, batch.values()))
 
+    def _poll_timeout(self, timeout: float) -> float:
+        if not self._placed:
+            return timeout
+        return 0.0 if any(restore.ready() for restore in self._restores.values()) else min(timeout, _RESTORE_WAIT_S)
+
     def _by_partition(self, poll: Poll) -> dict[int, Sequence[Record]]:
         batch: dict[int, Sequence[Record]] = {}
         for where in sorted(poll.records):
@@ -210,38 +234,55 @@ class Runner:
         self._observer.rebalance(self.stage.name, len(poll.assigned), len(poll.revoked))
         for partition in {where.partition for where in poll.revoked}:
             self._drop(partition)
-        by_partition: dict[int, set[str]] = {}
         for where in poll.assigned:
-            by_partition.setdefault(where.partition, set()).add(where.topic)
-        for partition, topics in sorted(by_partition.items()):
-            self._observer.not_ready(self.stage.name, f"restoring partition {partition}")
-            self._restore(partition, topics)
-            self._observer.beat(self.stage.name)
-        assert self._session is not None
-        if poll.assigned:
-            # Whoever had these partitions before may have used newer tables than we have seen.
-            self._tables_read_at = float("-inf")
-            self._follow_tables()
-            self._session.resume(poll.assigned)
+            self._placed.setdefault(where.partition, set()).add(where.topic)
 
-    def _restore(self, partition: int, topics: set[str]) -> None:
-        if missing := set(self.stage.inputs) - topics:
-            raise FencedError(f"partition {partition} came without {sorted(missing)}: the inputs are not co-assigned")
-        started = time.perf_counter()
-        inputs: dict[str, int | None] = {}
-        for topic in self.stage.inputs:
-            where = TopicPartition(topic, partition)
-            inputs[topic] = committed = self._transport.committed(self._group, where)
+    def _advance_restores(self, until: float | None) -> None:
+        """Restore up to a moment of the monotonic clock, or with None all there is, and let flow what is done."""
+        while self._placed:
+            for partition in sorted(self._placed):
+                if len(self._restores) < RESTORES_AT_ONCE and partition not in self._restores:
+                    self._begin_restore(partition)
+            self._observer.not_ready(self.stage.name, "restoring " + _listed(sorted(self._placed)))
+            for restore in list(self._restores.values()):
+                if restore.advance(until):
+                    self._finish_restore(restore)
+            if until is not None or not self._restores:
+                break
+
+    def _begin_restore(self, partition: int) -> None:
+        """Where all inputs are placed."""
+        if set(self.stage.inputs) <= self._placed[partition]:
+            places = {topic: TopicPartition(topic, partition) for topic in self.stage.inputs}
+
+            def offsets() -> dict[str, int | None]:
+                return {topic: self._transport.committed(self._group, where) for topic, where in places.items()}
+
+            self._restores[partition] = Restore(self.stage, self._changelog, partition, offsets)
+
+    def _finish_restore(self, restore: Restore) -> None:
+        partition = restore.partition
+        del self._restores[partition]
+        topics = self._placed.pop(partition)
+        for topic, committed in restore.inputs.items():
             if committed is not None:
-                self._offsets[where] = committed
-        self.stage.restore(partition, self._changelog.restore(partition, inputs) if self._changelog else ())
+                self._offsets[TopicPartition(topic, partition)] = committed
         # Only now: a restore that broke off is no state that could be dropped.
-        self._owned[partition] = topics
-        self._observer.restored(self.stage.name, partition, time.perf_counter() - started)
+        self._owned.add(partition)
+        self._observer.restored(self.stage.name, partition, time.perf_counter() - restore.started)
+        # Whoever had it before may have used newer tables than we have seen.
+        self._tables_read_at = float("-inf")
+        self._follow_tables()
+        assert self._session is not None
+        self._session.resume([TopicPartition(topic, partition) for topic in topics])
 
     def _drop(self, partition: int) -> None:
-        if self._owned.pop(partition, None) is None:
+        self._placed.pop(partition, None)
+        if (restore := self._restores.pop(partition, None)) is not None:
+            restore.cancel()
+        if partition not in self._owned:
             return
+        self._owned.discard(partition)
         self.stage.drop(partition)
         for topic in self.stage.inputs:
             where = TopicPartition(topic, partition)
@@ -312,3 +353,8 @@ class Runner:
         if self._session is not None and clock - self._reported_lag_at >= 1.0:
             self._reported_lag_at = clock
             self._observer.lag(self.stage.name, self._session.lag())
+
+
+def _listed(partitions: Sequence[int]) -> str:
+    more = f" and {len(partitions) - 8} more" if len(partitions) > 8 else ""
+    return ("partition " if len(partitions) == 1 else "partitions ") + ", ".join(map(str, partitions[:8])) + more

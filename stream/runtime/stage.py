@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,9 @@ class StateDelta:
     meta: dict[str, Any] = field(default_factory=dict)
     starts_cycle: bool = False
     """This delta begins a cycle: from it up to the next one that does, the deltas hold the whole state."""
+    upto: int = 0
+    """The running cycle has come so far: rows below this number are rewritten. For stages whose rows keep their numbers
+    from cycle to cycle, and are only added to; 0: not told."""
 
 
 @dataclass(slots=True)
@@ -40,7 +43,7 @@ class Output:
 class Stage(ABC):
     """One step of the pipeline.
 
-    Calls come from one thread, in this order for a partition: `restore`, then any number of `process` and `tick`,
+    Calls come from one thread, in this order for a partition: `restoring`, then any number of `process` and `tick`,
     then `drop`. After any failure the runner drops everything and restores from what was committed, so a stage
     needs no undo.
     """
@@ -54,9 +57,18 @@ class Stage(ABC):
     changelog: str | None = None
     """The topic that carries this stage's state, co-partitioned with the inputs."""
 
-    @abstractmethod
     def restore(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
-        """A partition is ours: start with an empty state and apply (meta, payload) in order, last write wins."""
+        """All steps of `restoring` at once."""
+        for _ in self.restoring(partition, deltas):
+            pass
+
+    @abstractmethod
+    def restoring(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> Generator[None, None, None]:
+        """A partition is ours: start with an empty state and apply (meta, payload) in order, last write wins.
+
+        A generator, so that other partitions are served meanwhile: it takes at most one delta between two yields.
+        It may be closed at any of them, when the partition is lost again; nothing may show of it before the end.
+        """
 
     @abstractmethod
     def drop(self, partition: int) -> None:

@@ -10,7 +10,7 @@ that ADWIN has seen since the last review, from which it is built again (River's
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -131,12 +131,12 @@ class Modeller(Stage):
         self._save(output, now_ms)
         return output
 
-    def restore(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
+    def restoring(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> Generator[None, None, None]:
         """Take over; each delta is the whole state, so the last one counts."""
-        self._clear()
         payload: bytes | None = None
         for _, payload in deltas:  # noqa: B007
-            pass
+            yield
+        self._clear()
         if payload is not None:
             self._load(payload)
 

@@ -7,7 +7,7 @@ Invariant: everything here is a function of the committed deltas. `touch` names 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -43,9 +43,8 @@ REBUILT: Final = "rebuilt"
 """A counter: with it the others count what was kept when the state was rebuilt, and not all there ever was."""
 
 SLICE_FLOOR = 64
-"""Rows of the rolling rewrite that a commit carries at the least, so that a quiet partition's cycle ends too."""
-SLICE_SHARE = 2
-"""Rows of the rewrite for each touched row: a cycle then costs 1.5 times the table, two cycles three times."""
+"""Rows of the rolling rewrite that a commit carries at the least, so that a quiet partition's cycle ends too. Beyond
+that it carries as many as it touched: a cycle is then twice the table, and so is the changelog."""
 
 
 class Population:
@@ -126,11 +125,11 @@ class Population:
         touched = np.unique(np.concatenate(self._touched)) if self._touched else np.empty(0, dtype=np.intp)
         self._touched.clear()
         starts_cycle = self._cursor == 0
-        size = max(SLICE_FLOOR, len(touched) // SLICE_SHARE)
+        size = max(SLICE_FLOOR, len(touched))
         stop = min(self._cursor + size, len(self.table))
         rows = np.union1d(touched, np.arange(self._cursor, stop))
         self._cursor = 0 if stop >= len(self.table) else stop
-        return StateDelta(self.table.pack(rows), self.meta(), starts_cycle)
+        return StateDelta(self.table.pack(rows), self.meta(), starts_cycle, stop)
 
     def meta(self) -> dict[str, Any]:
         """All but the users, as JSON values."""
@@ -146,10 +145,16 @@ class Population:
 
     def restore(self, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
         """Apply committed deltas in order."""
+        for _ in self.restoring(deltas):
+            pass
+
+    def restoring(self, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> Iterator[None]:
+        """As `restore`, with a pause after each delta."""
         newest: dict[str, Any] | None = None
         for meta, payload in deltas:
             self.table.unpack(payload)
             newest = meta
+            yield
         if newest is None:
             return
         # Users stand in the rows in which they stood: the order of outputs, and so of all that is learned from

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,10 +115,10 @@ class Processor(Stage):
 
     # -- the stage's calls ------------------------------------------------------------------------------------
 
-    def restore(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
+    def restoring(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> Generator[None, None, None]:
         """Take a partition over."""
         population = Population(partition, self.layout)
-        population.restore(deltas)
+        yield from population.restoring(deltas)
         self._rule_book.adopt(population)
         self.populations[partition] = population
 

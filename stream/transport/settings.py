@@ -65,7 +65,7 @@ class KafkaSettings(BaseModel):
     )
 
     session_timeout: Duration = Field(default=10_000, description="A member that is silent for so long loses its place")
-    max_poll_interval: Duration = Field(default=300_000, description="The longest batch or restore between two polls")
+    max_poll_interval: Duration = Field(default=300_000, description="The longest batch between two polls")
     transaction_timeout: Duration = Field(
         default=10_000, description="The broker aborts a transaction left open for so long; readers wait until then"
     )

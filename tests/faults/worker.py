@@ -12,7 +12,7 @@ from typing import Any
 
 from stream.assembly import Deployment, Role
 from stream.config import load
-from stream.runtime import crash
+from stream.runtime import changelog, crash
 from stream.runtime.runner import Runner
 from stream.transport.base import TransportError
 from tests.faults.campaigns import CAMPAIGNS
@@ -26,6 +26,7 @@ def work(name: str, roles: list[Role], overrides: dict[str, Any], crash_point: s
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     crash.arm(crash_point)
+    changelog.TRIM_BYTES = 10_000  # as often with few users as with many
     config = load(None, overrides)
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {name} %(name)s %(levelname)s %(message)s")
     logging.getLogger("kafka").setLevel(logging.ERROR)

@@ -20,7 +20,8 @@ class Stored(NamedTuple):
 
 
 class MemoryTransport(Transport):
-    """Topics as lists; one group member at a time; `before_commit` may raise."""
+    """Topics as lists; `before_commit` may raise. Sessions have all partitions, or those that `owners` gives to them:
+    they are numbered as they are opened."""
 
     def __init__(self, partitions: int = 1) -> None:
         self.count = partitions
@@ -30,6 +31,8 @@ class MemoryTransport(Transport):
         self.before_commit: Callable[[], None] = lambda: None
         self.after_commit: Callable[[], None] = lambda: None
         self.commits = 0
+        self.sessions = 0
+        self.owners: dict[int, int] | None = None
 
     def append(self, records: Iterable[OutRecord]) -> dict[TopicPartition, int]:
         first: dict[TopicPartition, int] = {}
@@ -80,14 +83,23 @@ class MemorySession(Session):
     def __init__(self, transport: MemoryTransport, group: str, topics: Sequence[str]) -> None:
         self.transport = transport
         self.group = group
-        self.paused = {TopicPartition(t, p) for t in topics for p in range(transport.count)}
-        self.positions = {where: transport.offsets.get((group, where), 0) for where in self.paused}
-        self.told = False
+        self.topics = topics
+        self.number = transport.sessions
+        transport.sessions += 1
+        self.paused: set[TopicPartition] = set()
+        self.positions: dict[TopicPartition, int] = {}
 
     def poll(self, max_records: int, timeout: float) -> Poll:
-        if not self.told:
-            self.told = True
-            return Poll(assigned=frozenset(self.positions))
+        owners = self.transport.owners
+        numbers = [p for p in range(self.transport.count) if owners is None or owners[p] == self.number]
+        ours = frozenset(TopicPartition(topic, partition) for topic in self.topics for partition in numbers)
+        assigned, revoked = ours - self.positions.keys(), frozenset(self.positions.keys() - ours)
+        for where in revoked:
+            del self.positions[where]
+        self.paused = (self.paused - revoked) | assigned
+        self.positions |= {where: self.transport.offsets.get((self.group, where), 0) for where in assigned}
+        if assigned or revoked:
+            return Poll(assigned=assigned, revoked=revoked)
         records: dict[TopicPartition, Sequence[Record]] = {}
         for where, at in sorted(self.positions.items()):
             if where not in self.paused and (found := self.transport.logs.get(where, [])[at : at + max_records]):
@@ -96,7 +108,7 @@ class MemorySession(Session):
         return Poll(records)
 
     def resume(self, partitions: Iterable[TopicPartition]) -> None:
-        self.paused -= set(partitions)
+        self.paused -= set(partitions) & self.positions.keys()
 
     def commit(self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]) -> dict[TopicPartition, int]:
         self.transport.before_commit()

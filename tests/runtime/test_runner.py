@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 import pytest
 
+from stream.runtime import changelog
 from stream.runtime.changelog import Changelog, StateLostError, decode_frame
 from stream.runtime.runner import Runner
 from stream.runtime.stage import Output, Stage, StateDelta
@@ -31,12 +32,14 @@ class Sums(Stage):
         self.calls = 0
         self.held: tuple[list[OutRecord], set[str]] = [], set()
 
-    def restore(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
-        sums = self.sums[partition] = {}
-        self.cursor[partition] = 0
+    def restoring(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> Generator[None, None, None]:
+        sums: dict[str, int] = {}
+        cursor = 0
         for meta, payload in deltas:
             sums |= orjson.loads(payload)
-            self.cursor[partition] = meta["cursor"]
+            cursor = meta["cursor"]
+            yield
+        self.sums[partition], self.cursor[partition] = sums, cursor
 
     def drop(self, partition: int) -> None:
         del self.sums[partition]
@@ -128,7 +131,11 @@ def test_whatever_fails_every_number_counts_once(seed: int) -> None:
         assert [(r.partition, r.key, r.value) for r in log] == [r for r in running if r[0] == partition]
 
 
-def test_a_restored_stage_goes_on_where_the_changelog_stands_and_the_changelog_stays_short() -> None:
+def test_a_restored_stage_goes_on_where_the_changelog_stands_and_the_changelog_stays_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(changelog, "TRIM_BYTES", 1)
+    monkeypatch.setattr(changelog, "TRIM_SHARE", 0.0)
     transport = MemoryTransport()
     records = numbers(1, 600, 1)
     for start in range(0, 600, 50):
@@ -212,14 +219,14 @@ def test_damage_and_strangers_are_named_with_their_place() -> None:
 
 def test_a_large_delta_is_split_and_joined() -> None:
     transport = MemoryTransport()
-    changelog = Changelog(transport, "big", "big-state")
-    assert list(changelog.restore(0, {})) == []
+    big = Changelog(transport, "big", "big-state")
+    assert list(big.restore(0, {})) == []
     delta = StateDelta(random.Random(0).randbytes(2_000_000), {"n": 1}, True)
-    records = changelog.frame(0, delta, {"numbers": 5})
+    records = big.frame(0, delta, {"numbers": 5})
     assert len(records) == 3
     assert max(len(record.value or b"") for record in records) < 1_000_000
     transport.produce(records)
-    changelog.written(0, delta, 0)
+    big.written(0, delta, 0)
     fresh = Changelog(transport, "big", "big-state")
     assert list(fresh.restore(0, {"numbers": 5})) == [({"n": 1}, delta.payload)]
     with pytest.raises(StateLostError, match="no changelog record"):
@@ -262,15 +269,10 @@ def test_what_a_batch_and_a_tick_after_it_leave_behind_can_be_restored_at_every_
 def test_a_restore_that_breaks_off_is_begun_anew() -> None:
     """The broker may go away in the middle of it; what was half restored is nobody's state."""
 
-    class Strict(Sums):
-        def restore(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> None:
-            found = list(deltas)
-            super().restore(partition, found)
-
     transport = MemoryTransport(partitions=2)
     records = numbers(5, 200, 2)
     transport.produce(records[:100])
-    drain(Runner(Strict(), transport, group="g", batch_records=10))
+    drain(Runner(Sums(), transport, group="g", batch_records=10))
     transport.produce(records[100:])
     read, failures = transport.read, 2
 
@@ -283,7 +285,7 @@ def test_a_restore_that_breaks_off_is_begun_anew() -> None:
             yield record
 
     transport.read = unreliable  # type: ignore[method-assign]
-    stage = Strict()
+    stage = Sums()
     runner = Runner(stage, transport, group="g", batch_records=10)
     for _ in range(2):
         with pytest.raises(UnavailableError):

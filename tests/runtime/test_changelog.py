@@ -1,0 +1,118 @@
+"""The rolling rewrite: whatever is touched, however the table grows, and trimmed as hard as may be, nothing is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.runtime import changelog
+from stream.runtime.changelog import Changelog, StateLostError, decode_frame
+from stream.runtime.stage import StateDelta
+from stream.transport.base import TopicPartition
+from tests.runtime.memory import MemoryTransport
+
+WHERE = TopicPartition("rows-state", 0)
+
+
+class Rows:
+    """Numbered rows that are only added to, each the number of the commit that touched it last."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, int] = {}
+        self.cursor = 0
+
+    def delta(self, commit: int, touched: set[int], floor: int, *, tells: bool) -> StateDelta:
+        for row in touched:
+            self.rows[row] = commit
+        starts = self.cursor == 0
+        stop = min(self.cursor + max(floor, len(touched)), len(self.rows))
+        chosen = touched | set(range(self.cursor, stop))
+        self.cursor = 0 if stop >= len(self.rows) else stop
+        payload = orjson.dumps([[row, self.rows[row]] for row in chosen])
+        return StateDelta(payload, {"cursor": self.cursor}, starts, stop if tells else 0)
+
+    def restore(self, made: Changelog, inputs: dict[str, int | None]) -> None:
+        self.rows, self.cursor = {}, 0
+        for meta, payload in made.restore(0, inputs):
+            self.rows |= dict(orjson.loads(payload))
+            self.cursor = meta["cursor"]
+
+
+commits = st.lists(
+    st.tuples(st.integers(0, 6), st.lists(st.integers(0, 30), max_size=6), st.booleans()), min_size=1, max_size=60
+)
+
+
+@settings(max_examples=150)
+@given(script=commits, floor=st.integers(1, 5), tells=st.booleans())
+def test_every_commit_leaves_what_a_restore_needs(
+    script: list[tuple[int, list[int], bool]], floor: int, tells: bool
+) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(changelog, "TRIM_BYTES", 0)
+        patched.setattr(changelog, "TRIM_SHARE", 0.0)
+        transport = MemoryTransport()
+        table, made = Rows(), Changelog(transport, "rows", WHERE.topic)
+        table.restore(made, {})
+        for number, (new, again, restarted) in enumerate(script):
+            known = len(table.rows)
+            touched = {row for row in again if row < known} | set(range(known, known + new))
+            delta = table.delta(number, touched, floor, tells=tells)
+            before = commit(transport, made, delta)
+            if before is not None:
+                made.trim(0, before)
+            found, reader = Rows(), Changelog(transport, "rows", WHERE.topic)
+            found.restore(reader, {"in": number + 1} if number else {})
+            assert (found.rows, found.cursor) == (table.rows, table.cursor)
+            if restarted:
+                table, made = found, reader
+
+
+def commit(transport: MemoryTransport, made: Changelog, delta: StateDelta) -> int | None:
+    offset = transport.end_offset(WHERE)
+    transport.produce(made.frame(0, delta, {"in": offset + 1}))
+    return made.written(0, delta, offset)
+
+
+def filled(count: int, touched: int) -> tuple[MemoryTransport, Rows, list[float]]:
+    """A table of so many rows after many cycles, trimmed as the runner does it; rows in the topic per row of the table,
+    after each commit once steady."""
+    transport = MemoryTransport()
+    table, made = Rows(), Changelog(transport, "rows", WHERE.topic)
+    table.restore(made, {})
+    sizes = []
+    for number in range(12 * count // touched):
+        rows = {(number * touched + step) * 7 % count for step in range(touched)}
+        if len(table.rows) < count:
+            rows = set(range(len(table.rows), min(len(table.rows) + touched, count)))
+        if (before := commit(transport, made, table.delta(number, rows, 1, tells=True))) is not None:
+            made.trim(0, before)
+        if number > 6 * count // touched:
+            kept = transport.logs[WHERE][transport.start_offset(WHERE) :]
+            sizes.append(sum(len(orjson.loads(decode_frame(r.value, "").payload)) for r in kept) / count)
+    return transport, table, sizes
+
+
+def test_the_topic_stays_below_three_times_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changelog, "TRIM_BYTES", 1_000)
+    _, _, sizes = filled(2_000, 40)
+    assert len(sizes) > 200
+    assert max(sizes) < 3
+    assert min(sizes) > 1, "less than the state cannot be enough"
+
+
+def test_a_record_less_than_is_needed_is_a_lost_state() -> None:
+    transport, table, _ = filled(200, 10)
+    header: dict[str, Any] = decode_frame(transport.logs[WHERE][-1].value, "").header
+    last = transport.end_offset(WHERE)
+    transport.starts[WHERE] = header["restore_from"]
+    found = Rows()
+    found.restore(Changelog(transport, "rows", WHERE.topic), {"in": last})
+    assert found.rows == table.rows
+    transport.starts[WHERE] += 1
+    with pytest.raises(StateLostError, match="its newest record needs"):
+        found.restore(Changelog(transport, "rows", WHERE.topic), {"in": last})
