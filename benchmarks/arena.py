@@ -113,6 +113,14 @@ class Arena:
         finally:
             transport.close()
 
+    def append(self, prefix: str, start: int, stop: int) -> None:
+        """More events onto topics that there are."""
+        transport = self.config(prefix).transport.open()
+        try:
+            append(transport, self.records[start:stop])
+        finally:
+            transport.close()
+
     def contest(self, command: Sequence[str]) -> Laps:
         """Run one contestant to its end."""
         before = self.broker_cpu()
@@ -137,6 +145,11 @@ def fill(transport: Transport, records: list[OutRecord], model: bytes) -> None:
     """Create the topics, publish the model, append the events."""
     transport.create_topics([*TOPICS, PEER_CHANGES], PARTITIONS)
     transport.produce([OutRecord(SEGMENT_MODEL, b"1", model, 0)])
+    append(transport, records)
+
+
+def append(transport: Transport, records: list[OutRecord]) -> None:
+    """Events, some at a time."""
     for start in range(0, len(records), 20_000):
         transport.produce(records[start : start + 20_000])
 
