@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test check faults fuzz lock clean help
+.PHONY: run test check faults fuzz bench bench-quick lock clean help
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,12 @@ faults: $(VENV)/.test-ready  ## break everything: FAULTS_KILLS (500) kills a tra
 fuzz: $(VENV)/.test-ready  ## FUZZ_EVENTS (a million) hostile events through both transports
 	@FUZZ_EVENTS=$${FUZZ_EVENTS:-1000000} $(BIN)/python -m pytest tests/fuzz
 	@RESEGMENT_REQUIRE_KAFKA=1 FUZZ_KAFKA=1 FUZZ_EVENTS=$${FUZZ_EVENTS:-1000000} $(BIN)/python -m pytest tests/fuzz
+
+bench: $(VENV)/.test-ready  ## every figure of docs/performance.md, peers beside: under 30 minutes; PARTS=name,... for some
+	@$(BIN)/python -m benchmarks $(if $(PARTS),--parts $(PARTS))
+
+bench-quick: $(VENV)/.test-ready  ## the same with few events, to see that it works: under 3 minutes
+	@$(BIN)/python -m benchmarks --quick $(if $(PARTS),--parts $(PARTS))
 
 lock: $(VENV)/.test-ready  ## resolve the two lock files anew
 	@for extra in run dev; do \

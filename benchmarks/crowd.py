@@ -1,0 +1,86 @@
+"""Puts many users into the tables of a processor at once, without a broker: what a long-running one would hold.
+
+Every user gets events through the same decoding and the same table as live ones, within the last day and a half, and
+the segment that is nearest, as if long decided. What the changelog would have written of it is left out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+
+from benchmarks.workload import SHARES, TYPES, details, user_name
+from schemas.topics import EVENTS
+from stream.features.events import IngestSettings, decode
+from stream.segments.assign import NONE
+from stream.segments.population import Population
+from stream.segments.processor import Processor
+from stream.transport.murmur2 import partitions_of
+
+_CHUNK = 10_000
+_SPAN_MS = 36 * 3_600_000
+
+
+class Stored(NamedTuple):
+    """A record as a transport would give it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def gather(processor: Processor, users: int, now_ms: int, each: int = 1, seed: int = 1) -> None:
+    """Users 0 to `users` - 1 of the workload into the partitions that `processor` owns, `each` events for everyone."""
+    count = len(processor.populations)
+    for chunk in _chunks(users, now_ms, each, seed):
+        partitions = partitions_of([record.key or b"" for record in chunk], count)
+        for partition, population in processor.populations.items():
+            records = [chunk[i] for i in np.flatnonzero(partitions == partition).tolist()]
+            batch, rejected = decode(records, now_ms, IngestSettings())
+            assert not rejected
+            population.know(population.table.apply(batch).rows)
+    for population in processor.populations.values():
+        population.clock = population.swept_at = now_ms
+        _settle(processor, population)
+
+
+def _chunks(users: int, now_ms: int, each: int, seed: int) -> Iterator[list[Stored]]:
+    rng = random.Random(seed)
+    step = _SPAN_MS / (users * each)
+    number = 0
+    for _ in range(each):
+        for start in range(0, users, _CHUNK):
+            chunk = []
+            for user in range(start, min(start + _CHUNK, users)):
+                time = now_ms - _SPAN_MS + int(number * step)
+                (kind,) = rng.choices(TYPES, SHARES)
+                event = {"event_id": f"crowd{number}", "user_id": user_name(user), "occurred_at": time, "type": kind}
+                event |= details(kind, number, user, rng.lognormvariate(3.2, 0.8))
+                chunk.append(Stored(EVENTS, 0, number, time, user_name(user).encode(), orjson.dumps(event)))
+                number += 1
+            yield chunk
+
+
+def _settle(processor: Processor, population: Population) -> None:
+    """Everybody into the nearest segment."""
+    model = processor.model
+    if model is None:
+        return
+    scored = model.columns(processor.layout.names)
+    segments = population.table.column("segment")
+    for start in range(0, len(population), _CHUNK):
+        rows = np.arange(start, min(start + _CHUNK, len(population)))
+        features = population.table.features(rows, population.now())[:, scored]
+        nearest = model.segment_ids[model.segment_distances(model.scale(features)).argmin(axis=1)]
+        segments[rows] = nearest
+        for segment in nearest.tolist():
+            population.moved(NONE, segment)
+    population.model_version = model.version

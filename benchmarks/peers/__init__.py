@@ -1,0 +1,1 @@
+"""The same work in other stream processors: see README.md."""
