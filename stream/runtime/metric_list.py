@@ -115,6 +115,27 @@ PUBLISHES = Spec(
     ("reason",),
     owner="modeller",
 )
+CANDIDATES = Spec(
+    "resegment_model_candidates_total",
+    "counter",
+    "Candidate versions tried in the shadow, by the ruling: held, or what let them be published.",
+    ("ruling",),
+    owner="modeller",
+)
+CANDIDATE_MOVES = Spec(
+    "resegment_model_candidate_moves_ratio",
+    "gauge",
+    "Share of all people whom the last candidate would move, or has moved, by segment.",
+    ("source", "target"),
+    owner="modeller",
+)
+BUDGET_LEFT = Spec(
+    "resegment_model_budget_left_ratio",
+    "gauge",
+    "Share of all people whom new versions may still move, after the last candidate.",
+    ("stage",),
+    owner="modeller",
+)
 MODEL_VERSION = Spec(
     "resegment_model_version",
     "gauge",

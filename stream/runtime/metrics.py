@@ -96,6 +96,13 @@ class Recorder(ABC):
         """Feature vectors given to the learners."""
         self._add(m.OBSERVATIONS, observations)
 
+    def candidate(self, stage: str, ruling: str, moves: Mapping[tuple[str, str], float], left: float) -> None:
+        """A candidate version was tried: the ruling, the share of all people whom it moves by (from, to) segment, and
+        what is left of the churn budget."""
+        self._add(m.CANDIDATES, 1, ruling)
+        self._replace(m.CANDIDATE_MOVES, {pair: share for pair, share in moves.items()})  # noqa: C416
+        self._set(m.BUDGET_LEFT, left, stage)
+
     def published(
         self, stage: str, reason: str, segments: int, inertia: float | None, silhouette: float | None
     ) -> None:

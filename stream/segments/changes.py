@@ -58,13 +58,15 @@ def reasons(
     old: FloatArray,
     new: FloatArray,
     means: Sequence[Mapping[str, float | None]],
+    weight: FloatArray,
 ) -> list[list[dict[str, Any]]]:
     """For each of m users the features that speak most for the new segment against the old one.
 
-    Features `x` (m, d), scaled `z` (m, d), the centres of both segments (m, d), and the new one's `means`. A feature's
-    part in the decision is how much of the squared distance it saves: (z - old)² - (z - new)². Without an old segment
-    that is the population's own place, the origin of the scaled axes. A row of NaN in `new` says that there is none:
-    then the features that are furthest from the old one speak, for they gave an outlier away.
+    Features `x` (m, d), scaled `z` (m, d), the centres of both segments (m, d), the new one's `means`, and the scale's
+    `weight` (d,), without which the `z` that people read is in standard deviations. A feature's part in the decision is
+    how much of the squared distance it saves: (z - old)² - (z - new)². Without an old segment that is the population's
+    own place, the origin of the scaled axes. A row of NaN in `new` says that there is none: then the features that are
+    furthest from the old one speak, for they gave an outlier away.
     """
     towards = (z - new) ** 2
     part = (z - old) ** 2 - np.where(np.isnan(towards), 0.0, towards)
@@ -77,7 +79,7 @@ def reasons(
         speaks.sum(axis=1).tolist(),
         values.tolist(),
         unknown.tolist(),
-        np.round(np.take_along_axis(z, best, axis=1), 3).tolist(),
+        np.round(np.take_along_axis(z, best, axis=1) / np.where(weight > 0, weight, 1.0)[best], 3).tolist(),
         means,
         strict=True,
     )

@@ -197,7 +197,7 @@ class Look:
             # What is usual in the segment that is nearest gives nobody away.
             away[i] = min(self._centres.values(), key=lambda centre: float(((z[i] - centre) ** 2).sum()))
         means = [self._means.get(segment, {}) for segment in new.tolist()]
-        return reasons(model.features, seen.features[moved], z, away, towards, means)
+        return reasons(model.features, seen.features[moved], z, away, towards, means, model.scaler.weight)
 
     def _anomaly(
         self, population: Population, move: Moved, kind: Literal["entered", "released"], seen: _Seen, i: int

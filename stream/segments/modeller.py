@@ -358,7 +358,10 @@ class Modeller(Stage):
             ruling = self._budget.rule(
                 moves, self._clock, asked=forced, drift=drift, uncovered=self._uncovered(people), silhouette_lost=lost
             )
-        told = {f"{segment_id(a)} to {segment_id(b)}": round(share, 4) for (a, b), share in moves.by_pair.items()}
+        by_name = {(segment_id(a), segment_id(b)): share for (a, b), share in moves.by_pair.items()}
+        if self._recorder is not None:
+            self._recorder.candidate(self.name, ruling, by_name, self._budget.left)
+        told = {f"{a} to {b}": round(share, 4) for (a, b), share in by_name.items()}
         log.info("candidate: %s, it would move %.1f%% of the people", ruling, 100 * moves.share, extra={"moves": told})
         if ruling == "held":
             self.counters["held"] += 1

@@ -35,16 +35,19 @@ COLUMNS: Final = (
     Extra("observed", "<i8"),
     Extra("user_hash", "<u8"),
     Extra("row", "<i4"),
+    Extra("switched", "<i4"),
     *RULE_COLUMNS,
 )
-"""What the processor keeps of a user beside the features."""
+"""What the processor keeps of a user beside the features. `switched` is the version under which a user was looked at
+ahead of the slice of a model switch that would have come to them."""
 
 REBUILT: Final = "rebuilt"
 """A counter: with it the others count what was kept when the state was rebuilt, and not all there ever was."""
 
 SLICE_FLOOR = 64
-"""Rows of the rolling rewrite that a commit carries at the least, so that a quiet partition's cycle ends too. Beyond
-that it carries as many as it touched: a cycle is then twice the table, and so is the changelog."""
+"""Rows of the rolling rewrite that a commit carries at the least, so that a quiet partition's cycle ends too."""
+SLICE_SHARE = 1
+"""Touched rows for each row of the rewrite beyond that: with one a cycle is twice the table, and so is the changelog."""
 
 
 class Population:
@@ -56,6 +59,9 @@ class Population:
         self.clock = 0
         self.swept_at = 0
         self.model_version = 0
+        """Under which everybody was looked at."""
+        self.switching = (0, 0)
+        """The version that everybody is being brought under, and the first row that has not come to its slice."""
         self.counters: Counter[str] = Counter()
         self.arrived: list[int] = []
         """When the events arrived that caused changes, until the metrics are told."""
@@ -101,6 +107,12 @@ class Population:
             numbers[row] = row
             hashes[row] = xxhash.xxh3_64_intdigest(self.table.user_ids[row].encode()) or 1
 
+    def unswitched(self, rows: Rows) -> Rows:
+        """Who of them the running switch has not come to yet."""
+        version, reached = self.switching
+        waiting: Rows = rows[(rows >= reached) & (self.table.column("switched")[rows] != version)]
+        return waiting
+
     def touch(self, rows: Rows) -> None:
         """These rows changed and belong into the next delta."""
         if len(rows):
@@ -125,7 +137,7 @@ class Population:
         touched = np.unique(np.concatenate(self._touched)) if self._touched else np.empty(0, dtype=np.intp)
         self._touched.clear()
         starts_cycle = self._cursor == 0
-        size = max(SLICE_FLOOR, len(touched))
+        size = max(SLICE_FLOOR, len(touched) // SLICE_SHARE)
         stop = min(self._cursor + size, len(self.table))
         rows = np.union1d(touched, np.arange(self._cursor, stop))
         self._cursor = 0 if stop >= len(self.table) else stop
@@ -138,6 +150,7 @@ class Population:
             "swept_at": self.swept_at,
             "stream_time": self.table.stream_time,
             "model_version": self.model_version,
+            "switching": self.switching,
             "cursor": self._cursor,
             "counters": dict(self.counters),
             "rules": self.rules.to_meta(),
@@ -164,6 +177,7 @@ class Population:
         self.swept_at = newest["swept_at"]
         self.table.stream_time = newest["stream_time"]
         self.model_version = newest["model_version"]
+        self.switching = tuple(newest.get("switching", (0, 0)))
         self.counters = Counter(newest["counters"])
         self.rules = RuleSlots.from_meta(newest.get("rules"))
         self.rules.count(read_words(self.table, slice(None)))

@@ -225,6 +225,9 @@ class Processor(Stage):
         self, population: Population, records: Sequence[Record], now_ms: int | None, out: list[OutRecord]
     ) -> None:
         batch, rejected = decode(records, now_ms, self._ingest)
+        switching = self.model is not None and population.model_version != self.model.version
+        if switching:
+            self._switch_ahead(population, batch.user_ids, out)
         applied = population.table.apply(batch)
         crash.reach("in_apply")
         self._count(population, batch, applied, rejected)
@@ -237,6 +240,8 @@ class Processor(Stage):
         if not len(applied.rows):
             return
         population.know(applied.rows)
+        if switching:
+            population.table.column("switched")[applied.rows] = population.switching[0]
         population.touch(applied.rows)
         latest = applied.last_event
         triggers = Triggers(
@@ -322,15 +327,34 @@ class Processor(Stage):
         return young & few
 
     def _switch_model(self, population: Population, now_ms: int | None, out: list[OutRecord]) -> bool:
-        """Relabel everybody under a new version, at this instant: what moves now, the segments moved."""
+        """Relabel everybody under a new version: what moves now, the segments moved.
+
+        Under the wall clock a slice at a time, so that a million users stall nobody's events; whoever does something
+        meanwhile is relabelled just before that (`_switch_ahead`). Under the data's own clock at one instant.
+        """
         if self.model is None or self.model.version == population.model_version:
             return False
-        for start in range(0, len(population), self._settings.sweep_slice):
-            rows = np.arange(start, min(start + self._settings.sweep_slice, len(population)))
-            self._look_at(population, rows, Moment(population.now(), population.clock, MODEL), out)
-            crash.reach("at_model_switch")
-        population.model_version = self.model.version
+        version = self.model.version
+        if population.switching[0] != version:
+            population.switching = (version, 0)
+        while (start := population.switching[1]) < len(population):
+            stop = min(start + self._settings.sweep_slice, len(population))
+            rows = population.unswitched(np.arange(start, stop))
+            if len(rows):
+                self._look_at(population, rows, Moment(population.now(), population.clock, MODEL), out)
+                crash.reach("at_model_switch")
+            population.switching = (version, stop)
+            if now_ms is not None and stop < len(population):
+                return True
+        population.model_version = version
         return True
+
+    def _switch_ahead(self, population: Population, user_ids: Iterable[str], out: list[OutRecord]) -> None:
+        """Bring these users under the version that a running switch brings to everybody, before they do something."""
+        found = {row for user in user_ids if (row := population.table.lookup(user)) is not None}
+        rows = population.unswitched(np.array(sorted(found), np.intp))
+        if len(rows):
+            self._look_at(population, rows, Moment(population.now(), population.clock, MODEL), out)
 
     def _follow_edit(self, population: Population, out: list[OutRecord]) -> bool:
         """Bring the next slice of users under rules that were edited; False where nobody is left to be."""
@@ -379,6 +403,8 @@ class Processor(Stage):
     def _sweep_slice(self, population: Population, out: list[OutRecord]) -> bool:
         """The next slice of a sweep that is due under the wall clock; a sweep is over after the last one."""
         start = self._sweeps.get(population.partition)
+        if self.model is not None and population.model_version != self.model.version:
+            return False  # a switch comes first: what it moves, silence did not
         if start is None:
             if population.clock - population.swept_at < self._settings.sweep_interval:
                 return False

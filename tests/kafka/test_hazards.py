@@ -23,7 +23,7 @@ from kafka.structs import TopicPartition as KafkaPartition
 from schemas.topics import TopicSpec
 from stream.transport.base import OutRecord, TopicPartition
 from stream.transport.kafka import KafkaTransport
-from stream.transport.kafka_clients import send_all
+from stream.transport.kafka_send import send_all
 from stream.transport.settings import KafkaSettings
 from tests.kafka.broker import Cluster
 from tests.kafka.jars import CACHE

@@ -45,6 +45,7 @@ def tell_everything(metrics: Recorder) -> None:
     metrics.model("modeller", 3, int(NOW_MS) - 60_000)
     metrics.learned(100)
     metrics.published("modeller", "drift", 6, 2.5, 0.41)
+    metrics.candidate("modeller", "held", {("seg-1", "seg-2"): 0.07}, 0.02)
     metrics.actions({"welcome": 2})
     metrics.held({("welcome", "cap"): 3})
     metrics.deliveries("welcome", "delivered")
@@ -182,6 +183,15 @@ def test_lag_is_replaced_for_its_own_stage_only() -> None:
         ("campaigns", "segment-changes", "0"): 9,
     }
     assert value(metrics, "resegment_assigned_partitions", stage="processor") == 1
+
+
+def test_the_moves_of_the_last_candidate_replace_those_of_the_one_before() -> None:
+    metrics = Metrics()
+    metrics.candidate("modeller", "held", {("seg-1", "seg-2"): 0.07, ("seg-2", "seg-3"): 0.01}, 0.02)
+    metrics.candidate("modeller", "budget", {("seg-1", "seg-3"): 0.01}, 0.01)
+    assert series(metrics, "resegment_model_candidate_moves_ratio") == {("seg-1", "seg-3"): 0.01}
+    assert series(metrics, "resegment_model_candidates_total") == {("held",): 1, ("budget",): 1}
+    assert value(metrics, "resegment_model_budget_left_ratio", stage="modeller") == 0.01
 
 
 def test_a_quality_that_is_not_known_is_not_shown() -> None:
