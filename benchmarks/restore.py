@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import resource
 import subprocess
 import sys
@@ -33,9 +34,9 @@ from stream.transport.base import TopicPartition, Transport
 from tests.kafka.broker import Cluster
 
 PARTITIONS = 4
-TOUCHED = 1_250
-"""Users of one partition in one commit: a poll of 5,000 records over four partitions."""
-STEADY_CYCLES = 3
+TOUCHED = 2_500
+"""Users of one partition in one commit: a poll of 10,000 records over four partitions."""
+STEADY_CYCLES = 2
 DAYS = 30
 SHARES = (0.62, 0.16, 0.04, 0.06, 0.09, 0.03)
 """Of the first six event types."""
@@ -70,7 +71,7 @@ def batches(users: int, partition: int, end_ms: int) -> Iterator[EventBatch]:
             category=rng.integers(1, 40, count).astype(np.uint64),
         )
         number += count
-        at += DAYS * 86_400_000 * count // expected
+        at = min(at + DAYS * 86_400_000 * count // expected, end_ms - count)
 
 
 def fill(transport: Transport, config: Config, users: int, partition: int) -> tuple[int, list[int]]:
@@ -114,15 +115,21 @@ class Watch(SilentObserver):
     def __init__(self) -> None:
         self.restored_by: dict[int, float] = {}
         self.done = threading.Event()
+        self.wrong: str | None = None
 
     def restored(self, stage: str, partition: int, seconds: float) -> None:
         self.restored_by[partition] = seconds
         if len(self.restored_by) == PARTITIONS:
             self.done.set()
 
+    def failed(self, stage: str, kind: str, reason: str) -> None:
+        self.wrong = reason
+        self.done.set()
+
 
 def restore(overrides: dict[str, Any]) -> dict[str, Any]:
     """In a process of its own: join, restore all partitions, leave."""
+    logging.basicConfig(level=logging.WARNING)
     config = load(None, overrides)
     transport = config.transport.open()
     deployment = Deployment(config, transport, PARTITIONS, ("processor",))
@@ -135,6 +142,7 @@ def restore(overrides: dict[str, Any]) -> dict[str, Any]:
     thread.start()
     watch.done.wait()
     seconds = time.perf_counter() - started
+    assert watch.wrong is None, watch.wrong
     users = sum(map(len, list(deployment.processor.populations.values())))
     now = resource.getrusage(resource.RUSAGE_SELF)
     stop.set()
