@@ -47,7 +47,7 @@ REBUILT: Final = "rebuilt"
 SLICE_FLOOR = 64
 """Rows of the rolling rewrite that a commit carries at the least, so that a quiet partition's cycle ends too."""
 SLICE_SHARE = 1
-"""Touched rows for each row of the rewrite beyond that: with one a cycle is twice the table, and so is the changelog."""
+"""Touched rows for each row of the rewrite beyond that: at one a cycle is twice the table, and so is the changelog."""
 
 
 class Population:
