@@ -68,9 +68,10 @@ def match(
     held = np.divide(shared, old_size, out=np.zeros_like(shared), where=old_size > 0)
     union = old_size + new_size - shared
     jaccard = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    rows, columns = linear_sum_assignment(-jaccard)
-    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
-    heirs = {j: i for i, j in pairs if held[i, j] >= settings.survive}
+    # Only who could be an heir competes: a pair that is no succession must not cost a segment its true one.
+    able = held >= settings.survive
+    rows, columns = linear_sum_assignment(np.where(able, -jaccard, 0.0))
+    heirs = {j: i for i, j in zip(rows.tolist(), columns.tolist(), strict=True) if able[i, j]}
     return _number(heirs, new_size.ravel(), evidence, neighbour, next_number, held, numbers, settings)
 
 
