@@ -87,8 +87,15 @@ class Look:
         z = self.model.scale(features)
         distances = self.model.segment_distances(z)
         standing = population.standing(rows)
-        seen = _Seen(features, z, self.model.outlier_scores(z), distances.min(axis=1))
-        held = self._hold(population, rows, seen, standing.segment == QUARANTINE, newcomer, moment.cause)
+        held = standing.segment == QUARANTINE
+        # Only what people do puts them in. Silence and new models may let them out, but hold nobody; and a newcomer's
+        # few events are no evidence yet. A score is asked for those alone of whom it decides.
+        free = ~held & (newcomer | (moment.cause != BEHAVIOUR))
+        judged = np.flatnonzero(~free)
+        score = np.zeros(len(rows))
+        score[judged] = self.model.outlier_scores(z[judged])
+        seen = _Seen(features, z, score, distances.min(axis=1))
+        held = self._hold(population, rows, seen, held, judged)
         noise = self.model.noise(z)
         decided = assign(
             distances, self.model.segment_ids, standing, newcomer, held, moment.cause, moment.at, self._decision, noise
@@ -105,21 +112,21 @@ class Look:
         rows: Rows,
         seen: _Seen,
         held: NDArray[np.bool_],
-        newcomer: NDArray[np.bool_],
-        cause: int,
+        judged: NDArray[np.intp],
     ) -> NDArray[np.bool_]:
-        if self.model.thresholds is None:
+        """Who is in quarantine after this look; only those who are `judged` come in or out."""
+        if self.model.thresholds is None or not len(judged):
             return held
-        streaks = population.table.column("streak")
-        before = streaks[rows]
-        verdict = decide(seen.score, seen.distance, self.model.thresholds, held, before, self._quarantine)
-        # Only what people do puts them in. Silence and new models may let them out, but hold nobody; and
-        # a newcomer's few events are no evidence yet.
-        free = ~held & (newcomer | (cause != BEHAVIOUR))
-        streak = np.where(free, before, verdict.streak).astype(np.int8)
-        streaks[rows] = streak
-        population.touch(rows[streak != before])
-        return verdict.held & ~free
+        streaks, own = population.table.column("streak"), rows[judged]
+        before = streaks[own]
+        verdict = decide(
+            seen.score[judged], seen.distance[judged], self.model.thresholds, held[judged], before, self._quarantine
+        )
+        streaks[own] = verdict.streak
+        population.touch(own[verdict.streak != before])
+        after = held.copy()
+        after[judged] = verdict.held
+        return after
 
     def _publish(
         self,

@@ -11,7 +11,7 @@ since the user was last looked at. Rules never wait for a model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """A look at m users: their `rows`, all features (m, F), who of them was in quarantine before it, when and why it
+    """A look at m users: their `rows`, features (m, F), who of them was in quarantine before it, when and why it
     took place, the model's version, and the events behind it."""
 
     rows: Rows
@@ -61,6 +61,11 @@ class RuleBook:
         place = {feature.name: at for at, feature in enumerate(features)}
         self._columns = {name: place[name] for rule in rules for name in rule.features}
         self._source = source
+
+    @property
+    def columns(self) -> Iterable[int]:
+        """Those of the feature matrix that the rules speak of."""
+        return self._columns.values()
 
     def adopt(self, population: Population) -> None:
         """A population was taken over: from now on its users are under these rules."""
