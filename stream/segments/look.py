@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from schemas.types import CAUSES
 from stream.anomalies.quarantine import QuarantineSettings, decide
 from stream.segments.assign import BEHAVIOUR, QUARANTINE, Assignment, DecisionSettings, Standing, assign
-from stream.segments.changes import Moved, anomaly_record, change_records, reasons, reference
+from stream.segments.changes import NULL, Moved, Reasons, anomaly_record, change_records, numbers, reference
 from stream.segments.population import Population, Rows
 from stream.segments.prototypes import Model
 from stream.transport.base import OutRecord, Record
@@ -65,8 +67,8 @@ class Look:
             for segment in model.segment_ids.tolist()
             if (centre := model.centre_of(segment)) is not None
         }
-        self._means = {segment: means for segment, means in model.means.items() if means}
-        self._references: dict[int, dict[str, Any] | None] = {}
+        self._reasons = Reasons(model.features, model.means, model.scaler.weight)
+        self._references: dict[int, bytes] = {}
         self._decision = decision
         self._quarantine = quarantine
         self._source = source
@@ -157,7 +159,7 @@ class Look:
             causes.tolist(),
             table.column("sequence")[columns].tolist(),
             times.tolist(),
-            confidence.tolist(),
+            numbers(confidence),
             self._why(seen, moved, old, new),
             strict=True,
         )
@@ -188,23 +190,20 @@ class Look:
             population.counters[f"changes.{CAUSES[cause]}"] += count
         return records
 
-    def _reference(self, segment: int) -> dict[str, Any] | None:
+    def _reference(self, segment: int) -> bytes:
         if segment not in self._references:
             self._references[segment] = reference(segment, self.model.names)
         return self._references[segment]
 
-    def _why(
-        self, seen: _Seen, moved: NDArray[np.intp], old: NDArray[np.int32], new: NDArray[np.int32]
-    ) -> list[list[dict[str, Any]]]:
-        model, z = self.model, seen.z[moved]
+    def _why(self, seen: _Seen, moved: NDArray[np.intp], old: NDArray[np.int32], new: NDArray[np.int32]) -> list[bytes]:
+        z, segments = seen.z[moved], new.tolist()
         nowhere, unknown = np.zeros(z.shape[1]), np.full(z.shape[1], np.nan)
         away = np.array([self._centres.get(segment, nowhere) for segment in old.tolist()])
-        towards = np.array([self._centres.get(segment, unknown) for segment in new.tolist()])
+        towards = np.array([self._centres.get(segment, unknown) for segment in segments])
         for i in np.flatnonzero(new == QUARANTINE).tolist():
             # What is usual in the segment that is nearest gives nobody away.
             away[i] = min(self._centres.values(), key=lambda centre: float(((z[i] - centre) ** 2).sum()))
-        means = [self._means.get(segment, {}) for segment in new.tolist()]
-        return reasons(model.features, seen.features[moved], z, away, towards, means, model.scaler.weight)
+        return self._reasons.of(seen.features[moved], z, away, towards, segments)
 
     def _anomaly(
         self, population: Population, move: Moved, kind: Literal["entered", "released"], seen: _Seen, i: int
@@ -220,8 +219,13 @@ class Look:
         return anomaly_record(move, kind, self.model.version, scores, population.partition)
 
 
-def position(record: Record | None) -> dict[str, Any] | None:
-    """Where the event stands that caused a change, as a SourcePosition."""
+def position(record: Record | None) -> bytes:
+    """Where the event stands that caused a change, as a SourcePosition in JSON; null where none did."""
     if record is None:
-        return None
-    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+        return NULL
+    return b'{"topic":%b,"partition":%d,"offset":%d}' % (_quoted(record.topic), record.partition, record.offset)
+
+
+@lru_cache(maxsize=64)
+def _quoted(topic: str) -> bytes:
+    return orjson.dumps(topic)
