@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from stream.campaigns.delivery import Delivery
-from stream.campaigns.file import load_campaigns
-from stream.campaigns.rules import Campaigns
-from stream.campaigns.worker import CampaignWorker
 from stream.config import Config
 from stream.runtime.health import Health
 from stream.runtime.metrics import Metrics
@@ -20,6 +16,9 @@ from stream.runtime.stage import Stage
 from stream.segments.observations import Sampler
 from stream.segments.processor import Processor
 from stream.transport.base import Transport
+
+if TYPE_CHECKING:
+    from stream.campaigns.rules import Campaigns
 
 Role = Literal["processor", "modeller", "campaigns"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -77,6 +76,11 @@ class Deployment:
                 learned = [feature for feature in config.features if feature.learn]
                 self._run(Modeller(learned, config.modeller, recorder=observer.uncommitted), observer)
             case "campaigns":
+                from stream.campaigns.delivery import Delivery
+                from stream.campaigns.file import load_campaigns
+                from stream.campaigns.rules import Campaigns
+                from stream.campaigns.worker import CampaignWorker
+
                 file = config.campaigns.file
                 campaigns = self.campaigns or (load_campaigns(file) if file else Campaigns([], "no file"))
                 observer = self._observer()

@@ -23,8 +23,7 @@ from rich.text import Text
 from producers.shop import Shop, ShopSettings
 from schemas import topics
 from stream.campaigns.file import parse_campaigns
-from stream.commands.common import CommandError, positive
-from stream.commands.replay import stop_on_signals
+from stream.commands.common import CommandError, positive, stop_on_signals
 from stream.config import load
 from stream.replay import SOURCE_FILE, Replay
 from stream.report import describe, plain_console, segment_table

@@ -13,8 +13,15 @@ from producers.pusher import Pusher, PushProgress, PushSettings
 from producers.readers import FORMATS, open_source
 from producers.shop import Shop, ShopSettings
 from producers.source import Source, SourceError
-from stream.commands.common import CommandError, configuration, input_partitions, opened, place_options, positive
-from stream.commands.replay import stop_on_signals
+from stream.commands.common import (
+    CommandError,
+    configuration,
+    input_partitions,
+    opened,
+    place_options,
+    positive,
+    stop_on_signals,
+)
 from stream.runtime.logs import configure
 
 REPORT_SECONDS = 5.0

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from producers.readers import FORMATS, open_source
 from producers.source import SourceError
-from stream.commands.common import CommandError, positive
+from stream.commands.common import CommandError, positive, stop_on_signals
 from stream.config import load
 from stream.replay import Replay
 from stream.report import describe, plain_console
@@ -72,18 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
         console.print("interrupted; run the same command again to carry on")
         return 130
     return 0
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that a step is ended whole."""
-    stop = threading.Event()
-    previous = {one: signal.signal(one, lambda *_: stop.set()) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for one, handler in previous.items():
-            signal.signal(one, handler)
 
 
 @contextmanager

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from stream.assembly import ROLES, Deployment, Role
-from stream.commands.common import CommandError, configuration, input_partitions, place_options
-from stream.commands.replay import stop_on_signals
+from stream.commands.common import CommandError, configuration, input_partitions, place_options, stop_on_signals
 from stream.commands.topics import specs
 from stream.config import Config
 from stream.runtime.health import Health

@@ -24,8 +24,8 @@ from stream.commands.common import (
     place_options,
     positive,
     print_json,
+    stop_on_signals,
 )
-from stream.commands.replay import stop_on_signals
 from stream.commands.segments import newest_model
 from stream.config import Config, load
 from stream.features.layout import EVENTS

@@ -19,12 +19,13 @@ from stream.features.windows import window_sums
 Arrays = Sequence[npt.NDArray[Any]]
 
 
-def evaluate(layout: Layout, arrays: Arrays, at_ms: int) -> Floats:
+def evaluate(layout: Layout, arrays: Arrays, at_ms: int, wanted: Sequence[int] | None = None) -> Floats:
     """Feature vectors (m, F) at `at_ms` of the users whose columns `arrays` holds, (m, width) for each group.
 
-    A user is never looked at before the latest event: then its time counts.
+    A user is never looked at before the latest event: then its time counts. Features that are not `wanted` (all are
+    by default) stay NaN.
     """
-    return _Evaluation(layout, arrays, at_ms).vectors()
+    return _Evaluation(layout, arrays, at_ms).vectors(wanted)
 
 
 class _Evaluation:
@@ -39,10 +40,15 @@ class _Evaluation:
         self._terms: dict[ReadTerm, Floats] = {}
         self._spreads: dict[DecayedTerm, dict[str, Floats]] = {}
 
-    def vectors(self) -> Floats:
-        result = np.empty((len(self._latest), len(self._layout.readers)))
-        for index, reader in enumerate(self._layout.readers):
-            result[:, index] = self._feature(reader)
+    def vectors(self, wanted: Sequence[int] | None) -> Floats:
+        readers = self._layout.readers
+        result = np.empty((len(self._latest), len(readers)))
+        if wanted is None:
+            wanted = range(len(readers))
+        elif len(wanted) < len(readers):
+            result.fill(np.nan)
+        for index in wanted:
+            result[:, index] = self._feature(readers[index])
         return result
 
     def _feature(self, reader: Reader) -> Floats:

@@ -87,14 +87,17 @@ class UserTable:
             created=len(self) - users_before,
         )
 
-    def features(self, rows: Ints | None, at_ms: int) -> Floats:
-        """Feature vectors (m, F) of `rows`, or of everybody, at `at_ms`; NaN means unknown, infinity never occurs."""
+    def features(self, rows: Ints | None, at_ms: int, wanted: Sequence[int] | None = None) -> Floats:
+        """Feature vectors (m, F) of `rows`, or of everybody, at `at_ms`; NaN means unknown, infinity never occurs.
+
+        With `wanted` (indices of features) only those are computed, and the others are NaN.
+        """
         count = len(self) if rows is None else len(rows)
         result = np.empty((count, len(self.layout.features)))
         for start in range(0, count, _SLICE):
             stop = min(start + _SLICE, count)
-            some = slice(start, stop) if rows is None else rows[start:stop]
-            result[start:stop] = evaluate(self.layout, [array[some] for array in self._arrays], at_ms)
+            some = slice(start, stop) if rows is None else _range(rows[start:stop])
+            result[start:stop] = evaluate(self.layout, [array[some] for array in self._arrays], at_ms, wanted)
         return result
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -186,6 +189,14 @@ class UserTable:
         for new, old in zip(grown, self._arrays, strict=False):
             new[: len(old)] = old
         self._arrays = grown
+
+
+def _range(rows: Ints) -> Ints | slice:
+    """Rows one after the other as a slice, which copies nothing."""
+    first, count = int(rows[0]), len(rows)
+    if int(rows[-1]) - first == count - 1 and (rows[1:] - rows[:-1] == 1).all():
+        return slice(first, first + count)
+    return rows
 
 
 def _blank_row(layout: Layout, group: int) -> npt.NDArray[Any]:

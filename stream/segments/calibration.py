@@ -17,7 +17,6 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 FloatArray = NDArray[np.float64]
 
@@ -88,6 +87,8 @@ class Calibration:
 
     def table(self) -> FloatArray:
         """(BINS,) the confidence at the middle of each bin, never falling."""
+        from scipy.optimize import isotonic_regression  # it costs a start 0.2 s, and only the modeller needs it
+
         hazard = (self._left + PRIOR * _PRIOR_HAZARD) / (self._there + PRIOR)
         chance = np.prod(1.0 - hazard, axis=1)
         # A chance is as sure as the age at which the fewest were seen.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import orjson
@@ -28,73 +28,88 @@ def change_id(user_id: str, sequence: int) -> str:
 
 
 class Moved(NamedTuple):
-    """One user's move, with what is needed to write it down."""
+    """One user's move, with what is needed to write it down. What is bytes is JSON already: thousands share it."""
 
     user_id: str
     sequence: int
-    left: dict[str, Any] | None
-    entered: dict[str, Any] | None
+    left: bytes
+    """A SegmentRef or null, see `reference`."""
+    entered: bytes
     cause: int
     occurred_at: int
     detected_at: int
-    confidence: float
-    why: Sequence[dict[str, Any]]
-    source: dict[str, Any] | None
+    confidence: bytes
+    why: bytes
+    source: bytes
+    """A SourcePosition or null."""
     event_id: str | None
 
 
-def reference(segment: int, names: dict[int, str]) -> dict[str, Any] | None:
-    """A segment as a SegmentRef, or None where there is none."""
+NULL: Final = b"null"
+
+
+def reference(segment: int, names: dict[int, str]) -> bytes:
+    """A segment as a SegmentRef in JSON, or null where there is none."""
     identifier = segment_name(segment)
     if identifier is None:
-        return None
-    return {"id": identifier, "name": BUILT_IN_NAMES.get(segment) or names.get(segment)}
+        return NULL
+    return orjson.dumps({"id": identifier, "name": BUILT_IN_NAMES.get(segment) or names.get(segment)})
 
 
-def reasons(
-    features: Sequence[str],
-    x: FloatArray,
-    z: FloatArray,
-    old: FloatArray,
-    new: FloatArray,
-    means: Sequence[Mapping[str, float | None]],
-    weight: FloatArray,
-) -> list[list[dict[str, Any]]]:
-    """For each of m users the features that speak most for the new segment against the old one.
+def numbers(values: NDArray[Any]) -> list[bytes]:
+    """Each of m numbers as JSON; NaN is null."""
+    return orjson.dumps(values.tolist())[1:-1].split(b",") if len(values) else []
 
-    Features `x` (m, d), scaled `z` (m, d), the centres of both segments (m, d), the new one's `means`, and the scale's
-    `weight` (d,), without which the `z` that people read is in standard deviations. A feature's part in the decision is
-    how much of the squared distance it saves: (z - old)² - (z - new)². Without an old segment that is the population's
-    own place, the origin of the scaled axes. A row of NaN in `new` says that there is none: then the features that are
-    furthest from the old one speak, for they gave an outlier away.
+
+class Reasons:
+    """Says of each of many users which features speak most for the new segment against the old one.
+
+    Parameters: the learned features, what each segment's people have of them on average, and the scale's `weight` (d,),
+    without which the `z` that people read is in standard deviations.
     """
-    towards = (z - new) ** 2
-    part = (z - old) ** 2 - np.where(np.isnan(towards), 0.0, towards)
-    best = np.argsort(-part, axis=1, kind="stable")[:, :WHY_FEATURES]
-    speaks = np.take_along_axis(part, best, axis=1) > 0
-    values = np.take_along_axis(x, best, axis=1)
-    unknown = np.isnan(values)
-    columns = zip(
-        best.tolist(),
-        speaks.sum(axis=1).tolist(),
-        values.tolist(),
-        unknown.tolist(),
-        np.round(np.take_along_axis(z, best, axis=1) / np.where(weight > 0, weight, 1.0)[best], 3).tolist(),
-        means,
-        strict=True,
-    )
-    return [
-        [
-            {
-                "feature": (name := features[js[k]]),
-                "value": None if nan[k] else value[k],
-                "segment_mean": mean.get(name),
-                "z": scaled[k],
-            }
-            for k in range(count)
-        ]
-        for js, count, value, nan, scaled, mean in columns
-    ]
+
+    def __init__(
+        self, features: Sequence[str], means: Mapping[int, Mapping[str, float | None]], weight: FloatArray
+    ) -> None:
+        self._names = [b'{"feature":%b,"value":' % orjson.dumps(name) for name in features]
+        self._means = {
+            segment: [b',"segment_mean":%b,"z":' % orjson.dumps(own.get(name)) for name in features]
+            for segment, own in means.items()
+        }
+        self._unknown = [b',"segment_mean":null,"z":'] * len(features)
+        self._weight = np.where(weight > 0, weight, 1.0)
+
+    def of(
+        self, x: FloatArray, z: FloatArray, old: FloatArray, new: FloatArray, segments: Sequence[int]
+    ) -> list[bytes]:
+        """The list of reasons of each user, in JSON.
+
+        Features `x` (m, d), scaled `z` (m, d), the centres of both segments (m, d), and the new one's number. A
+        feature's part in the decision is how much of the squared distance it saves: (z - old)² - (z - new)². Without an
+        old segment that is the population's own place, the origin of the scaled axes. A row of NaN in `new` says that
+        there is none: then the features that are furthest from the old one speak, for they gave an outlier away.
+        """
+        towards = (z - new) ** 2
+        part = (z - old) ** 2 - np.where(np.isnan(towards), 0.0, towards)
+        best = np.argsort(-part, axis=1, kind="stable")[:, :WHY_FEATURES]
+        speaks = (np.take_along_axis(part, best, axis=1) > 0).sum(axis=1)
+        scaled = np.round(np.take_along_axis(z, best, axis=1) / self._weight[best], 3)
+        values, deviations = numbers(np.take_along_axis(x, best, axis=1).ravel()), numbers(scaled.ravel())
+        names, width = self._names, best.shape[1]
+        found = []
+        for start, (js, count, segment) in enumerate(zip(best.tolist(), speaks.tolist(), segments, strict=True)):
+            means = self._means.get(segment, self._unknown)
+            at = start * width
+            found.append(
+                b"[%b]"
+                % b",".join(
+                    [
+                        b"%b%b%b%b}" % (names[j], values[at + k], means[j], deviations[at + k])
+                        for k, j in enumerate(js[:count])
+                    ]
+                )
+            )
+        return found
 
 
 def change_records(moved: Moved, model_version: int, source: str, partition: int) -> list[OutRecord]:
@@ -102,61 +117,72 @@ def change_records(moved: Moved, model_version: int, source: str, partition: int
 
     They go to the partition that the user's events came from, whatever partitioner the producers use.
     """
-    change = _change(moved, model_version, source, partition)
-    return [change, _membership(moved, moved.user_id, model_version, partition)]
+    user = orjson.dumps(moved.user_id)
+    key = moved.user_id.encode()
+    return [
+        _change(moved, key, user, model_version, source, partition),
+        _membership(moved, key, user, model_version, partition),
+    ]
 
 
-def rule_records(moved: Moved, model_version: int, source: str, partition: int) -> list[OutRecord]:
+def rule_records(moved: Moved, segment: str, model_version: int, source: str, partition: int) -> list[OutRecord]:
     """The same for a rule segment: a user can be in many, so the membership's key names it too (`membership_key`).
 
     Who leaves it leaves no record: a value of null is what compaction takes away.
     """
-    segment = moved.entered or moved.left
-    assert segment is not None
-    key = membership_key(moved.user_id, segment["id"])
+    user = orjson.dumps(moved.user_id)
+    key = membership_key(moved.user_id, segment).encode()
     return [
-        _change(moved, model_version, source, partition),
-        _membership(moved, key, model_version, partition)
-        if moved.entered is not None
-        else OutRecord(topics.SEGMENT_MEMBERSHIP, key.encode(), None, partition, (), moved.detected_at),
+        _change(moved, moved.user_id.encode(), user, model_version, source, partition),
+        _membership(moved, key, user, model_version, partition)
+        if moved.entered != NULL
+        else OutRecord(topics.SEGMENT_MEMBERSHIP, key, None, partition, (), moved.detected_at),
     ]
 
 
-def _change(moved: Moved, model_version: int, source: str, partition: int) -> OutRecord:
+_CAUSES: Final = [cause.encode() for cause in CAUSES]
+_CHANGE: Final = (
+    b'{"id":"%b","user_id":%b,"sequence":%d,"from":%b,"to":%b,"cause":"%b","occurred_at":%d,"detected_at":%d,'
+    b'"model_version":%d,"confidence":%b,"why":%b,"source":%b,"event_id":%b}'
+)
+_MEMBERSHIP: Final = (
+    b'{"user_id":%b,"segment":%b,"since":%d,"sequence":%d,"cause":"%b","model_version":%d,"confidence":%b}'
+)
+
+
+def _change(moved: Moved, key: bytes, user: bytes, model_version: int, source: str, partition: int) -> OutRecord:
     identifier = change_id(moved.user_id, moved.sequence)
-    change = {
-        "id": identifier,
-        "user_id": moved.user_id,
-        "sequence": moved.sequence,
-        "from": moved.left,
-        "to": moved.entered,
-        "cause": CAUSES[moved.cause],
-        "occurred_at": moved.occurred_at,
-        "detected_at": moved.detected_at,
-        "model_version": model_version,
-        "confidence": moved.confidence,
-        "why": moved.why,
-        "source": moved.source,
-        "event_id": moved.event_id,
-    }
+    value = _CHANGE % (
+        identifier.encode(),
+        user,
+        moved.sequence,
+        moved.left,
+        moved.entered,
+        _CAUSES[moved.cause],
+        moved.occurred_at,
+        moved.detected_at,
+        model_version,
+        moved.confidence,
+        moved.why,
+        moved.source,
+        NULL if moved.event_id is None else orjson.dumps(moved.event_id),
+    )
     headers = cloudevent_headers(identifier, moved.user_id, moved.occurred_at, source)
     # The record's time is the look's too, so that a replay's later stages have the data's clock.
-    key = moved.user_id.encode()
-    return OutRecord(topics.SEGMENT_CHANGES, key, orjson.dumps(change), partition, headers, moved.detected_at)
+    return OutRecord(topics.SEGMENT_CHANGES, key, value, partition, headers, moved.detected_at)
 
 
-def _membership(moved: Moved, key: str, model_version: int, partition: int) -> OutRecord:
-    membership = {
-        "user_id": moved.user_id,
-        "segment": moved.entered,
-        "since": moved.occurred_at,
-        "sequence": moved.sequence,
-        "cause": CAUSES[moved.cause],
-        "model_version": model_version,
-        "confidence": moved.confidence,
-    }
-    value = orjson.dumps(membership)
-    return OutRecord(topics.SEGMENT_MEMBERSHIP, key.encode(), value, partition, (), moved.detected_at)
+def _membership(moved: Moved, key: bytes, user: bytes, model_version: int, partition: int) -> OutRecord:
+    value = _MEMBERSHIP % (
+        user,
+        moved.entered,
+        moved.occurred_at,
+        moved.sequence,
+        _CAUSES[moved.cause],
+        model_version,
+        moved.confidence,
+    )
+    return OutRecord(topics.SEGMENT_MEMBERSHIP, key, value, partition, (), moved.detected_at)
 
 
 def anomaly_record(
@@ -171,7 +197,7 @@ def anomaly_record(
         "detected_at": moved.detected_at,
         "model_version": model_version,
         **scores,
-        "why": moved.why,
-        "source": moved.source,
+        "why": orjson.Fragment(moved.why),
+        "source": orjson.Fragment(moved.source),
     }
     return OutRecord(topics.ANOMALIES, moved.user_id.encode(), orjson.dumps(anomaly), partition, (), moved.detected_at)

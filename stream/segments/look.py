@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from schemas.types import CAUSES
 from stream.anomalies.quarantine import QuarantineSettings, decide
 from stream.segments.assign import BEHAVIOUR, QUARANTINE, Assignment, DecisionSettings, Standing, assign
-from stream.segments.changes import Moved, anomaly_record, change_records, reasons, reference
+from stream.segments.changes import NULL, Moved, Reasons, anomaly_record, change_records, numbers, reference
 from stream.segments.population import Population, Rows
 from stream.segments.prototypes import Model
 from stream.transport.base import OutRecord, Record
@@ -65,8 +67,8 @@ class Look:
             for segment in model.segment_ids.tolist()
             if (centre := model.centre_of(segment)) is not None
         }
-        self._means = {segment: means for segment, means in model.means.items() if means}
-        self._references: dict[int, dict[str, Any] | None] = {}
+        self._reasons = Reasons(model.features, model.means, model.scaler.weight)
+        self._references: dict[int, bytes] = {}
         self._decision = decision
         self._quarantine = quarantine
         self._source = source
@@ -87,8 +89,15 @@ class Look:
         z = self.model.scale(features)
         distances = self.model.segment_distances(z)
         standing = population.standing(rows)
-        seen = _Seen(features, z, self.model.outlier_scores(z), distances.min(axis=1))
-        held = self._hold(population, rows, seen, standing.segment == QUARANTINE, newcomer, moment.cause)
+        held = standing.segment == QUARANTINE
+        # Only what people do puts them in. Silence and new models may let them out, but hold nobody; and a newcomer's
+        # few events are no evidence yet. A score is asked for those alone of whom it decides.
+        free = ~held & (newcomer | (moment.cause != BEHAVIOUR))
+        judged = np.flatnonzero(~free)
+        score = np.zeros(len(rows))
+        score[judged] = self.model.outlier_scores(z[judged])
+        seen = _Seen(features, z, score, distances.min(axis=1))
+        held = self._hold(population, rows, seen, held, judged)
         noise = self.model.noise(z)
         decided = assign(
             distances, self.model.segment_ids, standing, newcomer, held, moment.cause, moment.at, self._decision, noise
@@ -105,21 +114,21 @@ class Look:
         rows: Rows,
         seen: _Seen,
         held: NDArray[np.bool_],
-        newcomer: NDArray[np.bool_],
-        cause: int,
+        judged: NDArray[np.intp],
     ) -> NDArray[np.bool_]:
-        if self.model.thresholds is None:
+        """Who is in quarantine after this look; only those who are `judged` come in or out."""
+        if self.model.thresholds is None or not len(judged):
             return held
-        streaks = population.table.column("streak")
-        before = streaks[rows]
-        verdict = decide(seen.score, seen.distance, self.model.thresholds, held, before, self._quarantine)
-        # Only what people do puts them in. Silence and new models may let them out, but hold nobody; and
-        # a newcomer's few events are no evidence yet.
-        free = ~held & (newcomer | (cause != BEHAVIOUR))
-        streak = np.where(free, before, verdict.streak).astype(np.int8)
-        streaks[rows] = streak
-        population.touch(rows[streak != before])
-        return verdict.held & ~free
+        streaks, own = population.table.column("streak"), rows[judged]
+        before = streaks[own]
+        verdict = decide(
+            seen.score[judged], seen.distance[judged], self.model.thresholds, held[judged], before, self._quarantine
+        )
+        streaks[own] = verdict.streak
+        population.touch(own[verdict.streak != before])
+        after = held.copy()
+        after[judged] = verdict.held
+        return after
 
     def _publish(
         self,
@@ -150,7 +159,7 @@ class Look:
             causes.tolist(),
             table.column("sequence")[columns].tolist(),
             times.tolist(),
-            confidence.tolist(),
+            numbers(confidence),
             self._why(seen, moved, old, new),
             strict=True,
         )
@@ -181,23 +190,20 @@ class Look:
             population.counters[f"changes.{CAUSES[cause]}"] += count
         return records
 
-    def _reference(self, segment: int) -> dict[str, Any] | None:
+    def _reference(self, segment: int) -> bytes:
         if segment not in self._references:
             self._references[segment] = reference(segment, self.model.names)
         return self._references[segment]
 
-    def _why(
-        self, seen: _Seen, moved: NDArray[np.intp], old: NDArray[np.int32], new: NDArray[np.int32]
-    ) -> list[list[dict[str, Any]]]:
-        model, z = self.model, seen.z[moved]
+    def _why(self, seen: _Seen, moved: NDArray[np.intp], old: NDArray[np.int32], new: NDArray[np.int32]) -> list[bytes]:
+        z, segments = seen.z[moved], new.tolist()
         nowhere, unknown = np.zeros(z.shape[1]), np.full(z.shape[1], np.nan)
         away = np.array([self._centres.get(segment, nowhere) for segment in old.tolist()])
-        towards = np.array([self._centres.get(segment, unknown) for segment in new.tolist()])
+        towards = np.array([self._centres.get(segment, unknown) for segment in segments])
         for i in np.flatnonzero(new == QUARANTINE).tolist():
             # What is usual in the segment that is nearest gives nobody away.
             away[i] = min(self._centres.values(), key=lambda centre: float(((z[i] - centre) ** 2).sum()))
-        means = [self._means.get(segment, {}) for segment in new.tolist()]
-        return reasons(model.features, seen.features[moved], z, away, towards, means, model.scaler.weight)
+        return self._reasons.of(seen.features[moved], z, away, towards, segments)
 
     def _anomaly(
         self, population: Population, move: Moved, kind: Literal["entered", "released"], seen: _Seen, i: int
@@ -213,8 +219,13 @@ class Look:
         return anomaly_record(move, kind, self.model.version, scores, population.partition)
 
 
-def position(record: Record | None) -> dict[str, Any] | None:
-    """Where the event stands that caused a change, as a SourcePosition."""
+def position(record: Record | None) -> bytes:
+    """Where the event stands that caused a change, as a SourcePosition in JSON; null where none did."""
     if record is None:
-        return None
-    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+        return NULL
+    return b'{"topic":%b,"partition":%d,"offset":%d}' % (_quoted(record.topic), record.partition, record.offset)
+
+
+@lru_cache(maxsize=64)
+def _quoted(topic: str) -> bytes:
+    return orjson.dumps(topic)

@@ -111,6 +111,7 @@ class Processor(Stage):
         self._pinned: bytes | None = None
         self._used: bytes | None = None
         self._scored = self._learned
+        self._wanted = self._needed()
         self._sweeps: dict[int, int] = {}  # by partition, the next row of a running sweep
 
     # -- the stage's calls ------------------------------------------------------------------------------------
@@ -144,6 +145,7 @@ class Processor(Stage):
         except ValueError as error:
             log.warning("waiting for a model that fits: %s", error)
             return
+        self._wanted = self._needed()
         self.model = model
         self._look = Look(model, self._decision, self._quarantine, self._settings.source)
 
@@ -181,6 +183,10 @@ class Processor(Stage):
                 output.state[partition] = population.delta()
         self._record(before, wall_clock=True)
         return output if output.state else None
+
+    def _needed(self) -> list[int]:
+        """Which features any look reads: those that are scored, observed, or spoken of by a rule."""
+        return sorted({*self._scored.tolist(), *self._learned.tolist(), *self._rule_book.columns})
 
     # -- what operations see -----------------------------------------------------------------------------------
 
@@ -274,7 +280,7 @@ class Processor(Stage):
         self, population: Population, rows: Rows, moment: Moment, out: list[OutRecord], triggers: Triggers | None = None
     ) -> None:
         """Look at rows now: decide them where there is a model, and let the sampler observe some of them."""
-        features = population.table.features(rows, moment.at)
+        features = population.table.features(rows, moment.at, self._wanted)
         newcomer = self._newcomers(population, rows, moment.at)
         was_held = population.held(rows)
         if self._look is not None:
@@ -362,7 +368,7 @@ class Processor(Stage):
         if rows is None:
             return False
         moment = Moment(population.now(), population.clock, INACTIVITY)
-        features = population.table.features(rows, moment.at)
+        features = population.table.features(rows, moment.at, self._wanted)
         version = self.model.version if self.model is not None else 0
         out += self._rule_book.follow(population, Looked(rows, features, population.held(rows), moment, version))
         return True

@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from schemas.model import Lineage, ModelQuality, OutlierThresholds, PrototypeSet, SegmentModel, SegmentProfile
 from stream.anomalies.forest import Forest
@@ -167,6 +166,8 @@ class Model:
         return calibrated(self.calibration, share)
 
     def _squared(self, z: FloatArray) -> FloatArray:
+        from scipy.spatial.distance import cdist  # it costs a start 0.3 s, which can pass while the group is joined
+
         # cdist adds d terms row by row in the order of the axes. A matrix product would be a little faster, but its
         # rounding depends on the size of the batch and on the BLAS.
         result: FloatArray = cdist(z, self.centres, "sqeuclidean")

@@ -11,17 +11,18 @@ since the user was last looked at. Rules never wait for a model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from schemas.types import CAUSES
 from stream.features.spec import AnyFeature
 from stream.segments.assign import ANOMALY, BEHAVIOUR, INACTIVITY, MODEL
-from stream.segments.changes import Moved, rule_records
+from stream.segments.changes import NULL, Moved, rule_records
 from stream.segments.look import Moment, Triggers, position
 from stream.segments.population import Population, Rows
 from stream.segments.rule_slots import EPOCH, RuleDefinition, Slot, Words, bits_of, has, put, read_words, write_words
@@ -37,7 +38,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """A look at m users: their `rows`, all features (m, F), who of them was in quarantine before it, when and why it
+    """A look at m users: their `rows`, features (m, F), who of them was in quarantine before it, when and why it
     took place, the model's version, and the events behind it."""
 
     rows: Rows
@@ -61,6 +62,11 @@ class RuleBook:
         place = {feature.name: at for at, feature in enumerate(features)}
         self._columns = {name: place[name] for rule in rules for name in rule.features}
         self._source = source
+
+    @property
+    def columns(self) -> Iterable[int]:
+        """Those of the feature matrix that the rules speak of."""
+        return self._columns.values()
 
     def adopt(self, population: Population) -> None:
         """A population was taken over: from now on its users are under these rules."""
@@ -122,7 +128,7 @@ class RuleBook:
                 elif epochs is not None and epochs[i] < slot.since:
                     cause = MODEL
                 move = self._move(population, looked, i, slot, enters, cause)
-                records += rule_records(move, looked.model_version, self._source, population.partition)
+                records += rule_records(move, slot.id, looked.model_version, self._source, population.partition)
                 population.rules.sizes[slot.id] += 1 if enters else -1
                 population.counters[f"changes.{CAUSES[cause]}"] += 1
         return records
@@ -155,18 +161,18 @@ class RuleBook:
             population.arrived.append(event.records[i].timestamp)
         sequence = population.table.column("sequence")
         sequence[row] += 1
-        segment = {"id": slot.id, "name": slot.name}
+        segment = orjson.dumps({"id": slot.id, "name": slot.name})
         return Moved(
             user_id=population.table.user_ids[row],
             sequence=int(sequence[row]),
-            left=None if enters else segment,
-            entered=segment if enters else None,
+            left=NULL if enters else segment,
+            entered=segment if enters else NULL,
             cause=cause,
             occurred_at=int(triggers.times[i]) if triggers is not None else looked.moment.at,
             detected_at=looked.moment.detected_at,
-            confidence=1.0,
-            why=[*self._why(slot, looked.features[i])] if enters or cause != ANOMALY else [],
-            source=None if event is None else position(event.records[i]),
+            confidence=b"1.0",
+            why=orjson.dumps([*self._why(slot, looked.features[i])] if enters or cause != ANOMALY else []),
+            source=position(None if event is None else event.records[i]),
             event_id=None if event is None else event.event_ids[i],
         )
 

@@ -25,11 +25,15 @@ def choose_partitions(topic: str, records: Sequence[OutRecord], partitions: int,
     keys = [record.key for record in records]
     if given.count(None) == len(given) and None not in keys:
         return partitions_of([key for key in keys if key is not None], partitions)
-    keyed = partitions_of([key or b"" for key in keys], partitions).tolist()
-    chosen = [
-        partition if partition is not None else turn % partitions if key is None else own
-        for partition, key, own in zip(given, keys, keyed, strict=True)
-    ]
+    chosen: list[int]
+    if None not in given:
+        chosen = given  # type: ignore[assignment]
+    else:
+        keyed = partitions_of([key or b"" for key in keys], partitions).tolist()
+        chosen = [
+            partition if partition is not None else turn % partitions if key is None else own
+            for partition, key, own in zip(given, keys, keyed, strict=True)
+        ]
     if not 0 <= min(chosen) <= max(chosen) < partitions:
         wrong = next(partition for partition in chosen if not 0 <= partition < partitions)
         raise TransportError(f"topic {topic!r} has partitions 0 to {partitions - 1}, not {wrong}")
@@ -47,7 +51,16 @@ def check_records(topic: str, records: Sequence[OutRecord], max_message_bytes: i
             raise TransportError(f"a record for topic {topic!r} has neither key nor value: it would say nothing")
     limit = max_message_bytes - _RECORD_OVERHEAD
     largest = max(map(_length, keys)) + max(map(_length, values))
-    if largest <= limit and not any(record.headers for record in records):
+    # No header's name is longer in UTF-8 than this: what is small enough by it need not be encoded.
+    headers = max(
+        (
+            sum([4 * len(name) + len(content) + _HEADER_OVERHEAD for name, content in record.headers])
+            for record in records
+            if record.headers
+        ),
+        default=0,
+    )
+    if largest + headers <= limit:
         return
     for record in records:
         size = _length(record.key) + _length(record.value)
