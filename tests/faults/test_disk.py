@@ -55,7 +55,7 @@ def test_a_torn_log(fleet: Fleet, kills: int, tmp_path: Path, tell: Tell) -> Non
     data = tmp_path / "data"
     deployed = Deployed(fleet, embedded_place(data), 3, 21, tmp_path)
     torn: list[str] = []
-    rounds = 25 if kills else 3
+    rounds = 25 if kills else 2
     try:
         for number in range(rounds):
             start(deployed)
@@ -141,7 +141,7 @@ def test_a_slow_disk(fleet: Fleet, kills: int, tmp_path: Path, tell: Tell) -> No
     waits = 0.0
     try:
         start(deployed)
-        deadline = time.monotonic() + (60 if kills else 8)
+        deadline = time.monotonic() + (60 if kills else 5)
         while time.monotonic() < deadline:
             deployed.keep_fed()
             busy = sqlite3.connect(data / "log.sqlite3", timeout=30, isolation_level=None)
