@@ -79,13 +79,13 @@ def test_the_only_broker(fleet: Fleet, kills: int, cluster: Cluster, tmp_path: P
     deployed = at_work(fleet, cluster, tmp_path)
     rng = random.Random(1)
     try:
-        for fault in (restart_cleanly, kill, stop_for_a_while) * (3 if kills else 1):
+        for fault in (restart_cleanly, kill, stop_for_a_while) * 3 if kills else (kill,):
             (broker,) = cluster.brokers
             time.sleep(rng.uniform(0, 1))
             fault(broker)
             cluster.wait()
             tell(f"broker, {fault.__name__}: the next commit {make_progress(deployed):.1f} s after it served again")
-        tell(f"the only broker restarted, killed and stopped: {deployed.finish()}")
+        tell(f"the only broker broken: {deployed.finish()}")
     finally:
         deployed.close()
 

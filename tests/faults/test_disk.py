@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -54,7 +55,7 @@ def test_a_torn_log(fleet: Fleet, kills: int, tmp_path: Path, tell: Tell) -> Non
     data = tmp_path / "data"
     deployed = Deployed(fleet, embedded_place(data), 3, 21, tmp_path)
     torn: list[str] = []
-    rounds = 25 if kills else 3
+    rounds = 25 if kills else 2
     try:
         for number in range(rounds):
             start(deployed)
@@ -128,6 +129,30 @@ def test_a_full_disk(fleet: Fleet, small_disk: Path, tmp_path: Path, tell: Tell)
         deployed.feed(500)
         checked = deployed.finish()
         tell(f"full disk: {checked}")
+    finally:
+        deployed.close()
+
+
+def test_a_slow_disk(fleet: Fleet, kills: int, tmp_path: Path, tell: Tell) -> None:
+    """Writes wait for seconds, again and again, behind one that does not get done: nothing but time is lost."""
+    rng = random.Random(6)
+    data = tmp_path / "data"
+    deployed = Deployed(fleet, embedded_place(data), 3, 24, tmp_path)
+    waits = 0.0
+    try:
+        start(deployed)
+        deadline = time.monotonic() + (60 if kills else 5)
+        while time.monotonic() < deadline:
+            deployed.keep_fed()
+            busy = sqlite3.connect(data / "log.sqlite3", timeout=30, isolation_level=None)
+            busy.execute("BEGIN IMMEDIATE")
+            seconds = rng.uniform(0.2, 2.0)
+            time.sleep(seconds)
+            busy.execute("ROLLBACK")
+            busy.close()
+            waits += seconds
+            time.sleep(rng.uniform(0.0, 0.3))
+        tell(f"slow disk, {waits:.0f} s of waiting: {deployed.finish()}")
     finally:
         deployed.close()
 

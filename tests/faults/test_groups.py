@@ -42,12 +42,9 @@ def on_kafka(fleet: Fleet, kafka_bootstrap: str, tmp_path: Path) -> Iterator[Cal
 
 
 @pytest.mark.kafka
+@pytest.mark.usefixtures("whole")
 @pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
-def test_a_rolling_restart_stalls_nobody_for_long(
-    on_kafka: Callable[..., Deployed], kills: int, tell: Tell, static: bool
-) -> None:
-    if static and not kills:
-        pytest.skip("only in the whole suite: make faults")
+def test_a_rolling_restart_stalls_nobody_for_long(on_kafka: Callable[..., Deployed], tell: Tell, static: bool) -> None:
     deployed = on_kafka(6, **{"transport.kafka.session_timeout": 10_000})
 
     def start(name: str) -> None:
@@ -106,7 +103,7 @@ def test_a_storm_of_rebalances(on_kafka: Callable[..., Deployed], tell: Tell, st
 def test_a_storm_on_the_embedded_transport(fleet: Fleet, kills: int, tmp_path: Path, tell: Tell) -> None:
     deployed = Deployed(fleet, embedded_place(tmp_path / "data"), 4, 13, tmp_path)
     try:
-        storm(deployed, 90.0 if kills else 8.0, random.Random(3), tell, False)
+        storm(deployed, 90.0 if kills else 5.0, random.Random(3), tell, False)
     finally:
         deployed.close()
 
@@ -141,6 +138,7 @@ def storm(deployed: Deployed, seconds: float, rng: random.Random, tell: Tell, st
 
 
 @pytest.mark.kafka
+@pytest.mark.usefixtures("whole")
 def test_a_second_modeller_takes_over(on_kafka: Callable[..., Deployed], fleet: Fleet, tell: Tell) -> None:
     """With the default session timeout. That it carries on as the first would have is the oracle's business."""
     deployed = on_kafka(2, **{"transport.kafka.session_timeout": 10_000, "transport.kafka.transaction_timeout": 10_000})

@@ -20,7 +20,7 @@ from tests.faults.fleet import Fleet, Process
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(0)]
 
 Tell = Callable[[str], None]
-CUT = ("after_poll", "after_offsets")
+CUT = ("after_offsets",)
 
 
 def until(condition: Callable[[], object], what: str) -> None:

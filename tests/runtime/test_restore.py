@@ -13,7 +13,7 @@ import pytest
 from stream.runtime import changelog
 from stream.runtime import runner as runner_module
 from stream.runtime.restore import AHEAD
-from stream.runtime.runner import RESTORES_AT_ONCE, Runner
+from stream.runtime.runner import RESTORES_AT_ONCE, Runner, SilentObserver
 from stream.transport.base import OutRecord, Record, TopicPartition, UnavailableError
 from tests.runtime.memory import MemoryTransport
 from tests.runtime.test_runner import Sums, drain, expected, numbers
@@ -75,6 +75,39 @@ def test_live_partitions_flow_while_another_one_is_restored() -> None:
         gate.set()
     until(lambda: not runner.behind(), runner)
     assert {(p, k): v for p, held in stage.sums.items() for k, v in held.items()} == dict(expected(records + more)[0])
+
+
+def test_readiness_waits_for_every_restore_and_liveness_for_none() -> None:
+    class Told(SilentObserver):
+        def __init__(self) -> None:
+            self.said: list[str] = []
+            self.beats = 0
+
+        def beat(self, stage: str) -> None:
+            self.beats += 1
+
+        def ready(self, stage: str) -> None:
+            self.said.append("ready")
+
+        def not_ready(self, stage: str, reason: str) -> None:
+            self.said.append(reason)
+
+    transport, _ = with_state(2, 300)
+    gate = gated(transport, 1)
+    stage, told = Sums(), Told()
+    runner = Runner(stage, transport, group="g", observer=told)
+    try:
+        until(lambda: 0 in stage.sums, runner)
+        told.said.clear()
+        before = told.beats
+        for _ in range(5):
+            live(runner)
+        assert set(told.said) == {"restoring partition 1"}
+        assert told.beats == before + 5
+    finally:
+        gate.set()
+    until(lambda: 1 in stage.sums, runner)
+    assert told.said[-1] == "ready"
 
 
 def test_one_that_stands_still_keeps_none_of_many_from_being_restored() -> None:
