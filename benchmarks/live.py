@@ -98,7 +98,8 @@ def sweeping(bootstrap: str, prefix: str, users: int, interval: str) -> None:
     stop = threading.Event()
 
     def until_told() -> None:
-        sys.stdin.read()
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
         stop.set()
 
     threading.Thread(target=until_told, daemon=True).start()

@@ -74,7 +74,8 @@ class Deployment:
 
                 observer = self._observer()
                 learned = [feature for feature in config.features if feature.learn]
-                self._run(Modeller(learned, config.modeller, recorder=observer.uncommitted), observer)
+                modeller = Modeller(learned, config.modeller, recorder=observer.uncommitted)
+                self._run(modeller, observer, config.modeller.share)
             case "campaigns":
                 from stream.campaigns.delivery import Delivery
                 from stream.campaigns.file import load_campaigns
@@ -96,7 +97,7 @@ class Deployment:
     def _observer(self) -> StageObserver:
         return StageObserver(self.metrics, self.health, wall_clock=self.wall_clock)
 
-    def _run(self, stage: Stage, observer: StageObserver) -> None:
+    def _run(self, stage: Stage, observer: StageObserver, share: float = 1.0) -> None:
         self.health.register(stage.name)
         self.metrics.expect(stage.name)
         self.stages[stage.name] = stage
@@ -108,5 +109,6 @@ class Deployment:
                 batch_records=self.config.runner.batch_records,
                 wall_clock=self.wall_clock,
                 observer=observer,
+                share=share,
             )
         )

@@ -19,6 +19,8 @@ from tests.kafka.jars import CACHE, POM, NoJarsError, classpath
 
 _DOCKER_IMAGE = "apache/kafka"
 _unavailable = pytest.StashKey[str]()
+uncounted = pytest.StashKey[str]()
+"""Why nothing was compared with the counts of benchmarks/counts.json, where nothing was."""
 
 
 # A deadline times the machine, not the code: on a loaded one it fails tests that are right.
@@ -64,9 +66,11 @@ def topic_prefix() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """One loud line where tests could not run for want of a Kafka."""
+    """A loud line for what could not run: for want of a Kafka, or of recorded counts for this Python."""
     if (reason := config.stash.get(_unavailable, None)) is not None:
         terminalreporter.write_line(f"KAFKA TESTS DID NOT RUN: {reason}", red=True, bold=True)
+    if (reason := config.stash.get(uncounted, None)) is not None:
+        terminalreporter.write_line(f"THE KERNELS' COST WAS NOT COMPARED: {reason}", red=True, bold=True)
 
 
 def _docker(request: pytest.FixtureRequest, why_not_maven: str) -> Iterator[str]:

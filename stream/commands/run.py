@@ -1,16 +1,27 @@
-"""`resegment run`: the service. Every stage of the chosen roles in a thread of its own, until SIGTERM."""
+"""`resegment run`: the service. Every stage of the chosen roles in a thread of its own, until SIGTERM.
+
+With `--workers` there are several processes: the processor is what needs cores, and one Python process uses one.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from stream.assembly import ROLES, Deployment, Role
-from stream.commands.common import CommandError, configuration, input_partitions, place_options, stop_on_signals
+from stream.commands.common import (
+    CommandError,
+    configuration,
+    input_partitions,
+    place_options,
+    positive,
+    stop_on_signals,
+)
 from stream.commands.topics import specs
 from stream.config import Config
 from stream.runtime.health import Health
@@ -18,11 +29,13 @@ from stream.runtime.health_server import HealthServer, HealthServerError
 from stream.runtime.logs import configure
 from stream.runtime.metrics import Metrics
 from stream.runtime.runner import Runner
+from stream.runtime.supervisor import Command, Supervisor, stop_when_orphaned
 from stream.transport.base import UnavailableError
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+LAST_PORT = 65_535
 STARTING = "start"
 """What health calls the time before the stages run."""
 STOP_SECONDS = 9.0
@@ -44,6 +57,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="ROLE[,...]",
         help=f"which of {', '.join(ROLES)} (default: all)",
     )
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="so many processors, each a process of its own, and one for the other roles (default: 1, all in one)",
+    )
+    parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     place_options(parser)
     parser.set_defaults(run=run)
 
@@ -59,10 +80,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal; exit code 1 where a stage died."""
     config = configuration(arguments)
     configure(config.log)
+    if arguments.workers > 1:
+        supervisor = Supervisor(_commands(arguments, config))
+        with stop_on_signals() as stop:
+            return supervisor.run(stop)
     health = Health(stuck_after=config.metrics.stuck_after / 1000)
     metrics = Metrics()
     server = HealthServer(config.metrics.host, config.metrics.port, metrics, health)
     with stop_on_signals() as stop:
+        if arguments.supervised:
+            stop_when_orphaned(stop)
         try:
             if config.metrics.enabled:
                 server.start()
@@ -71,6 +98,50 @@ def run(arguments: argparse.Namespace) -> int:
             raise CommandError(str(error)) from None
         finally:
             server.stop()
+
+
+def _commands(arguments: argparse.Namespace, config: Config) -> list[Command]:
+    """What the children are: the same command, with a port and a group instance of their own."""
+    roles: tuple[Role, ...] = arguments.roles
+    if "processor" not in roles:
+        raise CommandError(f"--workers makes processors, and the roles are only {', '.join(roles)}; leave it out")
+    others = [role for role in roles if role != "processor"]
+    chosen = [("processor", f"processor-{number}") for number in range(arguments.workers)]
+    chosen += [(",".join(others), "-".join(others))] if others else []
+    last = config.metrics.port + len(chosen) - 1
+    if config.metrics.enabled and last > LAST_PORT:
+        raise CommandError(
+            f"{len(chosen)} processes need the ports {config.metrics.port} to {last}, and {LAST_PORT} is the last one "
+            "that there is: set metrics.port lower, or to 0 for free ones"
+        )
+    place = [
+        word
+        for option, value in (
+            ("--config", arguments.config),
+            ("--data-dir", arguments.data_dir),
+            ("--bootstrap", arguments.bootstrap),
+        )
+        if value is not None
+        for word in (option, str(value))
+    ]
+    return [
+        Command(
+            name,
+            [sys.executable, "-m", "stream.cli", "run", "--supervised", "--roles", role, *place],
+            _variables(config, name, number),
+        )
+        for number, (role, name) in enumerate(chosen)
+    ]
+
+
+def _variables(config: Config, name: str, number: int) -> dict[str, str]:
+    """What must differ between the processes of one machine; a variable wins over the file."""
+    variables = {}
+    if config.metrics.port:
+        variables["RESEGMENT_METRICS__PORT"] = str(config.metrics.port + number)
+    if (instance := config.transport.kafka.group_instance_id) is not None:
+        variables["RESEGMENT_TRANSPORT__KAFKA__GROUP_INSTANCE_ID"] = f"{instance}-{name}"
+    return variables
 
 
 def _serve(config: Config, roles: tuple[Role, ...], metrics: Metrics, health: Health, stop: threading.Event) -> int:

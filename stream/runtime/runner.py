@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from stream.runtime import crash
 from stream.runtime.changelog import Changelog
 from stream.runtime.restore import Restore
+from stream.runtime.share import Share
 from stream.runtime.stage import Output, Stage, StateDelta
 from stream.transport.base import (
     FencedError,
@@ -94,7 +95,8 @@ class Runner:
     """Runs one stage on one transport.
 
     Parameters: `group` is the consumer group; `batch_records` bounds a poll; with `wall_clock` False the stage
-    gets no time but its records' own, and tables are followed before every batch (replays: deterministic).
+    gets no time but its records' own, and tables are followed before every batch (replays: deterministic). `share`
+    is how much of its thread's time the stage may take in `run`: after a batch it rests.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Runner:
         batch_records: int = 5_000,
         wall_clock: bool = True,
         observer: Observer | None = None,
+        share: float = 1.0,
     ) -> None:
         self.stage = stage
         self._transport = transport
@@ -113,6 +116,9 @@ class Runner:
         self._batch_records = batch_records
         self._wall_clock = wall_clock
         self._observer: Observer = observer or SilentObserver()
+        self._share = Share(share)
+        self._more = False
+        """A tick did something and may have more to do, such as a sweep's next slice: no wait for records then."""
         self._session: Session | None = None
         self._changelog = Changelog(transport, stage.name, stage.changelog) if stage.changelog else None
         self._owned: set[int] = set()
@@ -158,6 +164,7 @@ class Runner:
                 try:
                     self._try(poll_timeout, patient=False)
                     failures = 0
+                    self._rest(stop)
                 except FencedError as error:
                     failures += 1
                     log.warning("stage %s starts over: %s", self.stage.name, error)
@@ -169,6 +176,10 @@ class Runner:
                     stop.wait(delay)
         finally:
             self.abandon()
+
+    def _rest(self, stop: threading.Event) -> None:
+        while (left := self._share.left()) > 0 and not stop.wait(min(left, 1.0)):
+            self._observer.beat(self.stage.name)
 
     def joined(self) -> bool:
         """Whether there is a session with partitions of its own."""
@@ -205,17 +216,22 @@ class Runner:
         if batch:
             crash.reach("after_poll")
             started = time.perf_counter()
-            output = self.stage.process(batch, now)
+            with self._share.working():
+                output = self.stage.process(batch, now)
             self._observer.batch(self.stage.name, sum(map(len, batch.values())), time.perf_counter() - started)
             self._commit(output, batch)
         # A commit of its own: a second delta of a partition in one commit would be framed before it is known where the
         # first one landed, and name a place in the changelog that is trimmed by then.
-        if self._owned and (ticked := self.stage.tick(now)) is not None:
+        ticked = self.stage.tick(now) if self._owned else None
+        if ticked is not None:
             self._commit(ticked, {})
+        self._more = ticked is not None
         self._report_lag()
         return sum(map(len, batch.values()))
 
     def _poll_timeout(self, timeout: float) -> float:
+        if self._more:
+            return 0.0
         if not self._placed:
             return timeout
         return 0.0 if any(restore.ready() for restore in self._restores.values()) else min(timeout, _RESTORE_WAIT_S)

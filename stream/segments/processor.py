@@ -27,6 +27,7 @@ from stream.features.layout import EVENTS, FIRST, LAST, Layout
 from stream.features.table import Applied
 from stream.runtime import crash
 from stream.runtime.metrics import Recorder
+from stream.runtime.share import Share
 from stream.runtime.stage import Output, Stage
 from stream.segments.assign import (
     BEHAVIOUR,
@@ -68,6 +69,9 @@ class ProcessorSettings(BaseModel):
         default=topics.DAY_MS, ge=1_000, description="The same where the clock is the data's own (replays)"
     )
     sweep_slice: int = Field(default=50_000, ge=100, description="Users of a sweep between two batches")
+    sweep_share: float = Field(
+        default=0.5, gt=0, le=1, description="Of the time, for sweeps at the most while events are coming in"
+    )
     source: str = Field(default="/resegment", min_length=1, description="CloudEvents source of this deployment")
 
 
@@ -113,6 +117,8 @@ class Processor(Stage):
         self._scored = self._learned
         self._wanted = self._needed()
         self._sweeps: dict[int, int] = {}  # by partition, the next row of a running sweep
+        self._sweep_share = Share(self._settings.sweep_share)
+        self._busy = False
 
     # -- the stage's calls ------------------------------------------------------------------------------------
 
@@ -152,6 +158,7 @@ class Processor(Stage):
     def process(self, batch: Mapping[int, Sequence[Record]], now_ms: int | None) -> Output:
         """Apply events and look at the users that they touched."""
         output = Output()
+        self._busy = True
         before = self._totals()
         for partition, records in batch.items():
             population = self.populations[partition]
@@ -170,17 +177,26 @@ class Processor(Stage):
         return output
 
     def tick(self, now_ms: int | None) -> Output | None:
-        """Sweep, one slice a call. Under the data's own clock sweeps happen in `process`, between its records."""
+        """Sweep, one slice a call. Under the data's own clock sweeps happen in `process`, between its records.
+
+        Sweeps take no more than their share while events come in: who waits for nothing else may sweep on.
+        """
         if now_ms is None:
             return None
         output = Output()
         before = self._totals()
+        changed: set[int] = set()
         for partition, population in self.populations.items():
             population.clock = max(population.clock, now_ms)
             switched = self._switch_model(population, now_ms, output.records)
             followed = self._follow_edit(population, output.records)
-            if self._sweep_slice(population, output.records) or switched or followed:
-                output.state[partition] = population.delta()
+            if switched or followed:
+                changed.add(partition)
+        if not self._busy or not self._sweep_share.left():
+            with self._sweep_share.working():
+                changed |= self._sweep(output.records)
+        self._busy = False
+        output.state = {partition: self.populations[partition].delta() for partition in sorted(changed)}
         self._record(before, wall_clock=True)
         return output if output.state else None
 
@@ -406,16 +422,28 @@ class Processor(Stage):
             population.swept_at = number * interval
             population.counters["sweeps"] += 1
 
-    def _sweep_slice(self, population: Population, out: list[OutRecord]) -> bool:
-        """The next slice of a sweep that is due under the wall clock; a sweep is over after the last one."""
+    def _sweep(self, out: list[OutRecord]) -> set[int]:
+        """The next users of the sweeps that are due, in all no more than a slice; the partitions that they are in."""
+        room, swept = self._settings.sweep_slice, set()
+        for partition, population in self.populations.items():
+            if room > 0 and (looked := self._sweep_slice(population, room, out)) is not None:
+                room -= looked
+                swept.add(partition)
+        return swept
+
+    def _sweep_slice(self, population: Population, room: int, out: list[OutRecord]) -> int | None:
+        """The next users of a sweep that is due under the wall clock, at most `room`; a sweep is over after the last.
+
+        Returns how many there were, None where no sweep is due.
+        """
         start = self._sweeps.get(population.partition)
         if self.model is not None and population.model_version != self.model.version:
-            return False  # a switch comes first: what it moves, silence did not
+            return None  # a switch comes first: what it moves, silence did not
         if start is None:
             if population.clock - population.swept_at < self._settings.sweep_interval:
-                return False
+                return None
             population.swept_at, start = population.clock, 0
-        rows = np.arange(start, min(start + self._settings.sweep_slice, len(population)))
+        rows = np.arange(start, min(start + room, len(population)))
         began = time.perf_counter()
         if len(rows):
             self._look_at(population, rows, Moment(population.now(), population.clock, INACTIVITY), out)
@@ -427,7 +455,7 @@ class Processor(Stage):
         else:
             self._sweeps.pop(population.partition, None)
             population.counters["sweeps"] += 1
-        return True
+        return len(rows)
 
 
 def _part(counters: Counter[str], prefix: str) -> dict[str, int]:

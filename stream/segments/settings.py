@@ -189,3 +189,6 @@ class ModellerSettings(BaseModel):
     keep_versions: int = Field(default=1_000, ge=2, description="Older ones are deleted from the model topic")
     checkpoint_observations: int = Field(default=2_000, ge=1, description="Learned at most before a checkpoint")
     checkpoint_interval: Duration = Field(default=30_000, description="The same by the wall clock")
+    share: float = Field(
+        default=0.5, gt=0, le=1, description="Of a core, for learning at the most; observations wait on their topic"
+    )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xxhash
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -82,6 +82,7 @@ def test_damaged_records_are_a_clear_error_and_nothing_else(data: st.DataObject)
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(record) - 1))] ^= data.draw(st.integers(1, 255))
     damaged = damaged[: data.draw(st.integers(0, len(record)))]
+    assume(bytes(damaged) != record)  # the same damage twice undoes itself
     with pytest.raises(ValueError, match=r"."):
         Observations.decode(bytes(damaged))
 

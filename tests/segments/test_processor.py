@@ -14,9 +14,12 @@ from schemas import topics
 from stream.features.layout import compile_layout
 from stream.features.spec import DEFAULT_FEATURES
 from stream.runtime.metrics import Metrics, Uncommitted
+from stream.runtime.share import Share
 from stream.runtime.stage import Output
+from stream.segments.assign import INACTIVITY
+from stream.segments.look import Moment
 from stream.segments.observations import Observations
-from stream.segments.population import COLUMNS
+from stream.segments.population import COLUMNS, Population, Rows
 from stream.segments.processor import Processor, ProcessorSettings
 from stream.transport.base import Headers
 
@@ -80,6 +83,42 @@ def test_under_the_wall_clock_everybody_is_swept_each_minute_in_slices() -> None
         swept = stage.populations[0].counters["sweeps"]
     # The first at once, then one at every full minute of 140 s.
     assert swept == 3
+
+
+def test_sweeps_take_their_share_while_events_come_and_all_of_it_when_none_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = processor(sweep_interval="60s", sweep_slice=100)
+    stage.restore(1, ())
+    users = [browse(i, f"u{i}", START + i) for i in range(500)]
+    now = START + 1_000
+    stage.process({0: users[:250], 1: users[250:]}, now)
+    seconds = [0.0]
+    stage._sweep_share = Share(0.25, lambda: seconds[0])
+    look, looked = stage._look_at, list[int]()
+
+    def slow_look(population: Population, rows: Rows, moment: Moment, *rest: Any) -> None:
+        if moment.cause == INACTIVITY:
+            looked.append(len(rows))
+            seconds[0] += len(rows) / 100
+        look(population, rows, moment, *rest)
+
+    monkeypatch.setattr(stage, "_look_at", slow_look)
+
+    def step(events: bool) -> int:
+        before = sum(looked)
+        if events:
+            stage.process({0: users[:1]}, now)
+        stage.tick(now)
+        return sum(looked) - before
+
+    assert step(events=True) == 100
+    assert step(events=True) == 0, "it rests for three times as long as it took"
+    seconds[0] += 2.9
+    assert step(events=True) == 0
+    seconds[0] += 0.2
+    assert step(events=True) == 100
+    # Both partitions are due, and a slice is what is swept between two batches, not what is swept of each of them.
+    assert [step(events=False) for _ in range(4)] == [100, 100, 100, 0]
+    assert [stage.populations[partition].counters["sweeps"] for partition in (0, 1)] == [1, 1]
 
 
 def test_observations_are_finite_or_unknown_and_at_most_one_an_hour() -> None:
