@@ -9,9 +9,11 @@ events were batched does not matter.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,8 @@ from stream.transport.records import Chosen, timestamps_of
 
 log = logging.getLogger(__name__)
 
+SWEEP_CHUNK = 5_000
+"""Users looked at between two looks at the time."""
 CATCH_UP_SWEEPS = 100
 """Silence of many sweep intervals is swept at this many of them at most, evenly: an idle year is no stall."""
 
@@ -69,10 +73,27 @@ class ProcessorSettings(BaseModel):
         default=topics.DAY_MS, ge=1_000, description="The same where the clock is the data's own (replays)"
     )
     sweep_slice: int = Field(default=50_000, ge=100, description="Users of a sweep between two batches")
+    sweep_time: Duration = Field(
+        default=100, ge=1, description="... and how long they may take, however many of them move"
+    )
     sweep_share: float = Field(
         default=0.5, gt=0, le=1, description="Of the time, for sweeps at the most while events are coming in"
     )
     source: str = Field(default="/resegment", min_length=1, description="CloudEvents source of this deployment")
+
+
+@dataclass(slots=True)
+class _Slice:
+    """What is left of one call for users without an event of theirs: so many, until then by time.perf_counter()."""
+
+    users: int
+    deadline: float
+
+    def room(self) -> int:
+        """How many may be looked at before the next look at the time."""
+        if self.deadline == float("inf"):
+            return self.users
+        return 0 if time.perf_counter() >= self.deadline else min(self.users, SWEEP_CHUNK)
 
 
 class Processor(Stage):
@@ -160,9 +181,10 @@ class Processor(Stage):
         output = Output()
         self._busy = True
         before = self._totals()
+        slice_ = self._slice(now_ms)
         for partition, records in batch.items():
             population = self.populations[partition]
-            self._switch_model(population, now_ms, output.records)
+            self._switch_model(population, slice_, output.records)
             if now_ms is not None:
                 population.clock = max(population.clock, now_ms)
                 self._apply(population, records, now_ms, output.records)
@@ -186,15 +208,16 @@ class Processor(Stage):
         output = Output()
         before = self._totals()
         changed: set[int] = set()
+        slice_ = self._slice(now_ms)
         for partition, population in self.populations.items():
             population.clock = max(population.clock, now_ms)
-            switched = self._switch_model(population, now_ms, output.records)
+            switched = self._switch_model(population, slice_, output.records)
             followed = self._follow_edit(population, output.records)
             if switched or followed:
                 changed.add(partition)
         if not self._busy or not self._sweep_share.left():
             with self._sweep_share.working():
-                changed |= self._sweep(output.records)
+                changed |= self._sweep(slice_, output.records)
         self._busy = False
         output.state = {partition: self.populations[partition].delta() for partition in sorted(changed)}
         self._record(before, wall_clock=True)
@@ -348,8 +371,14 @@ class Processor(Stage):
         few: NDArray[np.bool_] = column(EVENTS)[rows] < decision.newcomer_events
         return young & few
 
-    def _switch_model(self, population: Population, now_ms: int | None, out: list[OutRecord]) -> bool:
-        """Relabel everybody under a new version: what moves now, the segments moved.
+    def _slice(self, now_ms: int | None) -> _Slice:
+        """How many users may be looked at without an event of theirs in this call, and for how long."""
+        if now_ms is None:
+            return _Slice(sys.maxsize, float("inf"))
+        return _Slice(self._settings.sweep_slice, time.perf_counter() + self._settings.sweep_time / 1000)
+
+    def _switch_model(self, population: Population, left: _Slice, out: list[OutRecord]) -> bool:
+        """Relabel everybody under a new version: what moves now, the segments moved. Whether anybody was looked at.
 
         Under the wall clock a slice at a time, so that a million users stall nobody's events; whoever does something
         meanwhile is relabelled just before that (`_switch_ahead`). Under the data's own clock at one instant.
@@ -359,15 +388,16 @@ class Processor(Stage):
         version = self.model.version
         if population.switching[0] != version:
             population.switching = (version, 0)
-        while (start := population.switching[1]) < len(population):
-            stop = min(start + self._settings.sweep_slice, len(population))
-            rows = population.unswitched(np.arange(start, stop))
-            if len(rows):
-                self._look_at(population, rows, Moment(population.now(), population.clock, MODEL), out)
+        began = population.switching[1]
+        while (start := population.switching[1]) < len(population) and (room := left.room()):
+            rows = np.arange(start, min(start + room, len(population)))
+            left.users -= len(rows)
+            if len(waiting := population.unswitched(rows)):
+                self._look_at(population, waiting, Moment(population.now(), population.clock, MODEL), out)
                 crash.reach("at_model_switch")
-            population.switching = (version, stop)
-            if now_ms is not None and stop < len(population):
-                return True
+            population.switching = (version, start + len(rows))
+        if population.switching[1] < len(population):
+            return population.switching[1] > began
         population.model_version = version
         return True
 
@@ -422,12 +452,12 @@ class Processor(Stage):
             population.swept_at = number * interval
             population.counters["sweeps"] += 1
 
-    def _sweep(self, out: list[OutRecord]) -> set[int]:
-        """The next users of the sweeps that are due, in all no more than a slice; the partitions that they are in."""
-        room, swept = self._settings.sweep_slice, set()
+    def _sweep(self, left: _Slice, out: list[OutRecord]) -> set[int]:
+        """The next users of the sweeps that are due; the partitions that they are in."""
+        swept = set()
         for partition, population in self.populations.items():
-            if room > 0 and (looked := self._sweep_slice(population, room, out)) is not None:
-                room -= looked
+            while (room := left.room()) and (looked := self._sweep_slice(population, room, out)) is not None:
+                left.users -= looked
                 swept.add(partition)
         return swept
 

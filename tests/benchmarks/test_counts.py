@@ -53,8 +53,8 @@ def test_one_more_pass_over_an_array_is_seen() -> None:
     def in_place() -> None:
         np.multiply(x, 1.0, out=x)
 
-    assert allocated(once) == pytest.approx(80_000, rel=0.01)
-    assert allocated(twice) == pytest.approx(160_000, rel=0.01)
+    assert allocated(once) == pytest.approx(80_000, rel=0.1)
+    assert allocated(twice) == pytest.approx(160_000, rel=0.1)
     assert allocated(in_place) < 1_000
 
 

@@ -139,7 +139,9 @@ def test_permuting_prototypes_changes_no_id(
     old, new, weight, g = panel
     rng = np.random.default_rng(seed)
     to = rng.permutation(g)
-    evidence, neighbour = np.array(evident[:g]), rng.integers(0, g, g)
+    # As `evident` and `separation` have it: nobody is no evidence, and no neighbour.
+    evidence = np.array(evident[:g]) & np.isin(np.arange(g), new)
+    neighbour = rng.choice(np.unique(new), g)
     numbers = np.unique(old)
     one = match(old, new, weight, numbers, evidence, neighbour, 50, SETTINGS)
     moved_evidence, moved_neighbour = np.empty(g, bool), np.empty(g, np.intp)
