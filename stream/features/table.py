@@ -185,10 +185,14 @@ class UserTable:
         if users <= capacity:
             return
         wanted = max(users, 2 * capacity)
-        grown = [np.zeros((wanted, group.width), group.dtype) for group in self.layout.groups]
-        for new, old in zip(grown, self._arrays, strict=False):
-            new[: len(old)] = old
-        self._arrays = grown
+        if not self._arrays:
+            self._arrays = [np.zeros((wanted, group.width), group.dtype) for group in self.layout.groups]
+            return
+        # One after the other: never all of them twice.
+        for number, old in enumerate(self._arrays):
+            grown = np.zeros((wanted, old.shape[1]), old.dtype)
+            grown[:capacity] = old
+            self._arrays[number] = grown
 
 
 def _range(rows: Ints) -> Ints | slice:
