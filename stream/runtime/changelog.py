@@ -200,6 +200,10 @@ class Changelog:
         stands = {topic: last["inputs"].get(topic) for topic in inputs}
         # Also where nothing is committed: offsets expire, and from the beginning everything would count twice.
         elsewhere = {topic: at for topic, at in stands.items() if (at or 0) != (inputs[topic] or 0)}
+        # Before the first record came something may have been committed, along with the input's start as it then was.
+        for topic in [topic for topic, at in elsewhere.items() if at is None]:
+            if (inputs[topic] or 0) <= self._transport.start_offset(TopicPartition(topic, where.partition)):
+                del elsewhere[topic]
         if elsewhere:
             pairs = ", ".join(f"{topic}: state at {at}, committed {inputs[topic]}" for topic, at in elsewhere.items())
             raise StateLostError(f"{name} does not stand where the group's offsets do ({pairs}){remedy}")

@@ -338,6 +338,9 @@ class Runner:
         offsets = {where: self._offsets[where] for where in self._pending}
         if not records and not offsets:
             return
+        # Only offsets prove that the partitions are still ours: one that is committed already, where any is. Left to
+        # itself the session takes a position that may be none yet.
+        offsets = offsets or dict(list(self._offsets.items())[:1])
         assert self._session is not None
         started = time.perf_counter()
         written = self._session.commit(offsets, records)

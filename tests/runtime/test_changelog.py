@@ -105,6 +105,18 @@ def test_the_topic_stays_below_three_times_the_state(monkeypatch: pytest.MonkeyP
     assert min(sizes) > 1, "less than the state cannot be enough"
 
 
+def test_the_start_of_an_input_whose_head_has_expired_is_no_loss_before_anything_was_read() -> None:
+    """A sweep before the first record is committed with an offset for its fence: the start, which is not 0 there."""
+    transport = MemoryTransport()
+    made = Changelog(transport, "rows", WHERE.topic)
+    made.begin(0)
+    transport.produce(made.frame(0, Rows().delta(0, set(), 1, tells=True), {"in": None}))
+    transport.starts[TopicPartition("in", 0)] = 500
+    assert list(Changelog(transport, "rows", WHERE.topic).restore(0, {"in": 500}))
+    with pytest.raises(StateLostError, match="does not stand where"):
+        list(Changelog(transport, "rows", WHERE.topic).restore(0, {"in": 501}))
+
+
 def test_a_record_less_than_is_needed_is_a_lost_state() -> None:
     transport, table, _ = filled(200, 10)
     header: dict[str, Any] = decode_frame(transport.logs[WHERE][-1].value, "").header

@@ -15,7 +15,7 @@ from stream.runtime.changelog import Changelog, StateLostError, decode_frame
 from stream.runtime.runner import Runner
 from stream.runtime.stage import Output, Stage, StateDelta
 from stream.transport.base import FencedError, OutRecord, Record, TopicPartition, UnavailableError
-from tests.runtime.memory import MemoryTransport
+from tests.runtime.memory import MemorySession, MemoryTransport
 
 
 class Sums(Stage):
@@ -320,3 +320,27 @@ def test_tables_are_read_anew_before_a_partition_that_came_is_worked_on() -> Non
     runner.abandon()
     runner.step(0)
     assert stage.known_at_tick == [0, 1]
+
+
+def test_what_a_tick_publishes_is_fenced_by_an_offset_that_is_committed_already() -> None:
+    class Ticking(Sums):
+        def tick(self, now_ms: int | None) -> Output | None:
+            return Output([OutRecord("running", b"tick", b"1", 1)])
+
+    transport = MemoryTransport(partitions=2)
+    transport.produce([OutRecord("numbers", b"a", b"1", 1)])
+    asked: list[dict[TopicPartition, int]] = []
+
+    class Watched(MemorySession):
+        def commit(
+            self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]
+        ) -> dict[TopicPartition, int]:
+            asked.append(dict(offsets))
+            return super().commit(offsets, outputs)
+
+    transport.session = lambda group, topics: Watched(transport, group, topics)  # type: ignore[method-assign]
+    runner = Runner(Ticking(), transport, group="g")
+    for _ in range(3):
+        runner.step(0)
+    assert asked[0] == {}, "nothing is committed yet"
+    assert asked[-1] == {TopicPartition("numbers", 1): 1}
