@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -20,21 +19,10 @@ from stream.segments.assign import NONE
 from stream.segments.population import Population
 from stream.segments.processor import Processor
 from stream.transport.murmur2 import partitions_of
+from stream.transport.records import ReadRecord
 
 _CHUNK = 10_000
 _SPAN_MS = 36 * 3_600_000
-
-
-class Stored(NamedTuple):
-    """A record as a transport would give it."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 def gather(processor: Processor, users: int, now_ms: int, each: int = 1, seed: int = 1) -> None:
@@ -52,7 +40,7 @@ def gather(processor: Processor, users: int, now_ms: int, each: int = 1, seed: i
         _settle(processor, population)
 
 
-def _chunks(users: int, now_ms: int, each: int, seed: int) -> Iterator[list[Stored]]:
+def _chunks(users: int, now_ms: int, each: int, seed: int) -> Iterator[list[ReadRecord]]:
     rng = random.Random(seed)
     step = _SPAN_MS / (users * each)
     number = 0
@@ -64,7 +52,8 @@ def _chunks(users: int, now_ms: int, each: int, seed: int) -> Iterator[list[Stor
                 (kind,) = rng.choices(TYPES, SHARES)
                 event = {"event_id": f"crowd{number}", "user_id": user_name(user), "occurred_at": time, "type": kind}
                 event |= details(kind, number, user, rng.lognormvariate(3.2, 0.8))
-                chunk.append(Stored(EVENTS, 0, number, time, user_name(user).encode(), orjson.dumps(event)))
+                key = user_name(user).encode()
+                chunk.append(ReadRecord(EVENTS, 0, number, time, key, orjson.dumps(event), ()))
                 number += 1
             yield chunk
 

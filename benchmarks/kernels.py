@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
+from kafka.protocol.consumer import IsolationLevel
+from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
+from kafka.structs import TopicPartition
 from scipy.cluster.vq import kmeans2
 
-from benchmarks.crowd import Stored
 from benchmarks.workload import events
 from schemas.model import ModelQuality, OutlierThresholds, SegmentProfile
 from stream.anomalies.forest import ForestSettings
@@ -26,7 +29,11 @@ from stream.segments.look import Look, Moment, Triggers
 from stream.segments.population import Population
 from stream.segments.prototypes import Model, segment_id
 from stream.segments.scaling import Scaler
+from stream.transport.base import OutRecord
 from stream.transport.block import pack_block
+from stream.transport.kafka_fetch import ColumnRecords, columns
+from stream.transport.kafka_send import encode
+from stream.transport.records import RecordColumns
 
 EVENTS = 1_000
 """In a batch."""
@@ -75,17 +82,20 @@ class Kernels:
         batches = [self._decoded(self._records()) for _ in range(8)]
         applying = iter(batches)
         table = self._population.table
-        values: list[bytes | None] = [record.value for record in records[0]]
-        keys: list[bytes | None] = [record.key for record in records[0]]
-        times = [record.timestamp for record in records[0]]
+        keys, values = records[0].keys, records[0].values
+        times = records[0].timestamps.tolist()
+        outputs = list(map(OutRecord, repeat("events"), keys, values, repeat(None), repeat(()), times))
+        fetched = _batch(outputs)
         return {
+            "fetch": Kernel(lambda: _take(fetched), EVENTS, "event"),
             "decode": Kernel(lambda: decode(next(decoding), NOW, self._ingest), EVENTS, "event"),
             "apply": Kernel(lambda: table.apply(next(applying)), EVENTS, "event"),
             "features": Kernel(lambda: table.features(self._rows, NOW), users, "user"),
             "publish": Kernel(self._enter, users, "change"),
             "look": Kernel(self._stay, users, "user"),
             "pack": Kernel(lambda: table.pack(self._rows), users, "user"),
-            "encode": Kernel(lambda: pack_block(times, keys, values), EVENTS, "record"),
+            "send": Kernel(lambda: list(encode(outputs, 1 << 20)), EVENTS, "record"),
+            "block": Kernel(lambda: pack_block(times, keys, values), EVENTS, "record"),
         }
 
     def _enter(self) -> None:
@@ -103,15 +113,39 @@ class Kernels:
         moment = Moment(NOW, NOW, BEHAVIOUR)
         return self._look.at(self._population, self._rows, self._scored, nobody, moment, self._triggers)
 
-    def _records(self) -> list[Stored]:
-        number = next(self._batches)
-        made = events(EVENTS, USERS, NOW, seed=number)
-        return [Stored("events", 0, i, NOW, record.key, record.value) for i, record in enumerate(made)]
+    def _records(self) -> RecordColumns:
+        made = list(events(EVENTS, USERS, NOW, seed=next(self._batches)))
+        times = np.full(EVENTS, NOW)
+        return RecordColumns("events", 0, np.arange(EVENTS), times, [r.key for r in made], [r.value for r in made])
 
-    def _decoded(self, records: list[Stored]) -> Any:
+    def _decoded(self, records: RecordColumns) -> Any:
         batch, rejected = decode(records, NOW, self._ingest)
         assert not rejected
         return batch
+
+
+def _batch(records: list[OutRecord]) -> bytes:
+    """The records as a broker keeps them, not compressed."""
+    made = MemoryRecordsBuilder(2, 0, 1 << 30)
+    for record in records:
+        made.append(record.timestamp, record.key, record.value, [])
+    made.close()
+    return bytes(made.buffer())
+
+
+def _take(data: bytes) -> None:
+    """What a poll does with a fetch response that has come."""
+    isolation = IsolationLevel.READ_COMMITTED
+    part = ColumnRecords(
+        0,
+        TopicPartition("events", 0),
+        MemoryRecords(data),
+        check_crcs=True,
+        isolation_level=isolation,
+        aborted_transactions=[],
+        on_drain=lambda _: None,
+    )
+    assert len(columns(list(part.take(EVENTS)), "events")) == EVENTS
 
 
 def _model(features: Any, learned: list[Any], columns: list[int]) -> Model:

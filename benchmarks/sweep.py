@@ -18,9 +18,10 @@ from benchmarks.crowd import gather
 from benchmarks.figures import Bar, Part, quantile, spread
 from benchmarks.latency import maximum_rate
 from benchmarks.live import Sample, under_load, windows
+from schemas.topics import SEGMENT_CHANGES, SEGMENT_MODEL
 from stream.config import load
 from stream.segments.processor import Processor
-from tests.runtime.memory import Stored
+from stream.transport.records import ReadRecord
 
 FULL = 1_000_000
 LIMIT_S, LIMIT_MS = 1.0, 300.0
@@ -32,7 +33,7 @@ def alone(model: bytes, users: int, turns: int) -> list[dict[str, Any]]:
     processor = Processor(config.layout(), settings=config.processor)
     for partition in range(PARTITIONS):
         processor.restore(partition, ())
-    processor.update_table("segment-model", [Stored("segment-model", 0, 0, 0, b"1", model)])
+    processor.update_table(SEGMENT_MODEL, [ReadRecord(SEGMENT_MODEL, 0, 0, 0, b"1", model, ())])
     now = int(time.time() * 1000)
     gather(processor, users, now)
     runs = []
@@ -40,7 +41,7 @@ def alone(model: bytes, users: int, turns: int) -> list[dict[str, Any]]:
         now += config.processor.sweep_interval
         wall, cpu, changes = time.perf_counter(), time.process_time(), 0
         while (output := processor.tick(now)) is not None:
-            changes += sum(record.topic == "segment-changes" for record in output.records)
+            changes += sum(record.topic == SEGMENT_CHANGES for record in output.records)
         told = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "changes": changes}
         if turn:
             runs.append(told)
