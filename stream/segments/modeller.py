@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from river.drift import ADWIN
 
 from schemas import topics
 from schemas.model import SegmentModel
@@ -26,6 +25,7 @@ from stream.runtime.stage import Output, Stage, StateDelta
 from stream.segments.assign import share_of
 from stream.segments.calibration import Calibration
 from stream.segments.clusterers import LEARNERS
+from stream.segments.drift import DriftWatch
 from stream.segments.learner import Learner
 from stream.segments.observations import QUARANTINED, Observations, feature_fingerprint
 from stream.segments.packing import pack, unpack
@@ -33,7 +33,7 @@ from stream.segments.panel import Panel
 from stream.segments.promotion import Budget, Moves, Ruling
 from stream.segments.prototypes import Model, segment_id
 from stream.segments.recent import Recent
-from stream.segments.review import Candidate, People, build, propose, shadow
+from stream.segments.review import Candidate, People, build, propose, shadow, uncovered, worth
 from stream.segments.scaling import FeatureInfo, Scaler
 from stream.segments.settings import ModellerSettings
 from stream.transport.base import OutRecord, Record
@@ -44,7 +44,6 @@ log = logging.getLogger(__name__)
 
 STATE_FORMAT: Final = 2
 PARTITION: Final = 0
-_ADWIN: Any = ADWIN  # River annotates its constructor, but not what it returns
 
 
 class _Placed(NamedTuple):
@@ -99,7 +98,7 @@ class Modeller(Stage):
         self._reviewed_at = 0
         self._since_review = 0
         self._review_now = False
-        self._start_watch(())
+        self._watch = DriftWatch(self.settings.review)
         self._unsaved = 0
         self._saved_at: int | None = None
 
@@ -216,10 +215,12 @@ class Modeller(Stage):
         Observations themselves come hourly from the busy and ever more rarely from the silent: learned as they come,
         they would pull the centres to the busy, and each review would have to pull them back.
         """
-        row = _draw(self.counters["observations"]) % len(self.panel)
+        row = self.panel.draw(self.counters["observations"])
         learner.learn(self.panel.scaled[row])
-        if self._comparable:
-            self._watch(float(self.panel.distance[row]))
+        if self.model is not None and self._comparable:
+            self._watch.see(
+                float(self.panel.distance[row]), self.panel.distance, self.panel.weight, self.model.quality.inertia
+            )
 
     @property
     def _comparable(self) -> bool:
@@ -244,28 +245,6 @@ class Modeller(Stage):
         placed = self._scaled(self.panel.features)
         self.panel.scaled[:], self.panel.distance[:] = placed.z, placed.distance
 
-    # -- drift ------------------------------------------------------------------------------------------------
-
-    def _start_watch(self, distances: Iterable[float], drift: bool = False) -> None:
-        """ADWIN on the distance to the published prototypes, fresh at each review, fed what it has seen since."""
-        self._adwin = _ADWIN(delta=self.settings.review.drift_delta)
-        self._watched = list(distances)
-        for distance in self._watched:
-            self._adwin.update(distance)
-        self._drift = drift
-
-    def _watch(self, distance: float) -> None:
-        self._watched.append(distance)
-        self._adwin.update(distance)
-        if self._adwin.drift_detected and not self._drift:
-            self._drift = self._drifted()
-
-    def _drifted(self) -> bool:
-        """Whether the whole panel bears out what ADWIN saw, and more than a week's rhythm would."""
-        assert self.model is not None
-        inertia = float(np.average(self.panel.distance**2, weights=self.panel.weight))
-        return inertia > (1.0 + self.settings.review.drift_rise) * self.model.quality.inertia
-
     # -- reviews ----------------------------------------------------------------------------------------------
 
     def _due(self) -> bool:
@@ -279,13 +258,13 @@ class Modeller(Stage):
         elapsed = self._clock - self._reviewed_at
         if n >= rules.observations or (elapsed >= rules.interval and n >= min(rules.fewest, len(self.panel))):
             return True
-        return self._drift and n >= rules.drift_fewest and elapsed >= rules.drift_interval
+        return self._watch.drift and n >= rules.drift_fewest and elapsed >= rules.drift_interval
 
     def _review(self, out: list[OutRecord]) -> None:
         """Look the segments over, and publish where that is worth it."""
         people = People(self.panel.features.copy(), self.panel.weight.copy(), self._recent.features.copy())
         number = self.counters["reviews"] = self.counters["reviews"] + 1
-        drift, forced = self._drift, self._review_now
+        drift, forced = self._watch.drift, self._review_now
         self.counters["drift_reviews"] += drift
         rng = np.random.default_rng([self.settings.learner.seed, number])
         rescaled = self._rescale(people)
@@ -309,11 +288,15 @@ class Modeller(Stage):
                 rescaled,
             )
             self._steady = candidate.steady
-            if forced or rescaled or self._worth(candidate, people):
+            if (
+                forced
+                or rescaled
+                or worth(candidate, people, self.model, self._calibration.table(), self.settings.review)
+            ):
                 self._promote(candidate, people, drift, forced, out)
         self._calibration.fade(self._clock - self._reviewed_at if self._reviewed_at else 0)
         self._reviewed_at, self._since_review, self._review_now = self._clock, 0, False
-        self._start_watch(())
+        self._watch = DriftWatch(self.settings.review)
         self._place()
 
     def _rescale(self, people: People) -> bool:
@@ -327,28 +310,6 @@ class Modeller(Stage):
         self._scaler = fresh
         return True
 
-    def _worth(self, candidate: Candidate, people: People) -> bool:
-        """Whether it serves the people better than the last version, and not merely differently: the learner's
-        centres always tremble a little, and every version moves people."""
-        rules, last = self.settings.review, self.model
-        # By chance alone, p new prototypes fit m people better than p old ones by about 2p/m.
-        chance = 2.0 * len(candidate.centres) / len(people.features)
-        better = candidate.gain > rules.gain + chance and candidate.moved > rules.moved
-        return last is None or candidate.events or better or self._uncovered(people) or self._overconfident(last)
-
-    def _overconfident(self, last: Model) -> bool:
-        """Whether people have come to stay longer, or shorter, than the last version's confidence says."""
-        now, then = self._calibration.table(), np.asarray(last.calibration)
-        return len(then) != len(now) or float(np.abs(now - then).mean()) > self.settings.review.confidence
-
-    def _uncovered(self, people: People) -> bool:
-        """Whether too many people are outliers to the last version."""
-        last = self.model
-        if last is None or last.features != self._names or last.thresholds is None:
-            return True
-        beyond = last.nearest(last.scale(people.features)).distance > last.thresholds.distance
-        return float(people.weight[beyond].sum()) > self.settings.review.outliers * float(people.weight.sum())
-
     def _promote(self, candidate: Candidate, people: People, drift: bool, forced: bool, out: list[OutRecord]) -> None:
         """Try the candidate in the shadow; publish it where the churn budget, or drift, allows."""
         ruling: Ruling = "first"
@@ -356,7 +317,12 @@ class Modeller(Stage):
         if self.model is not None:
             moves, lost = shadow(candidate, people, self.model, self.settings.promotion.margin)
             ruling = self._budget.rule(
-                moves, self._clock, asked=forced, drift=drift, uncovered=self._uncovered(people), silhouette_lost=lost
+                moves,
+                self._clock,
+                asked=forced,
+                drift=drift,
+                uncovered=uncovered(self._names, people, self.model, self.settings.review),
+                silhouette_lost=lost,
             )
         by_name = {(segment_id(a), segment_id(b)): share for (a, b), share in moves.by_pair.items()}
         if self._recorder is not None:
@@ -428,7 +394,7 @@ class Modeller(Stage):
             **self._recent.state(),
             **self._calibration.state(),
             "steady": self._steady,
-            "watched": np.array(self._watched, np.float64),
+            "watched": np.array(self._watch.distances, np.float64),
         }
         if self._scaler is not None:
             arrays |= {f"scaler_{name}": getattr(self._scaler, name) for name in _SCALER_COLUMNS}
@@ -451,7 +417,7 @@ class Modeller(Stage):
             "since_review": self._since_review,
             "review_now": self._review_now,
             "budget": [self._budget.left, self._budget.at_ms],
-            "drift": self._drift,
+            "drift": self._watch.drift,
         }
         return pack(arrays, meta)
 
@@ -477,7 +443,7 @@ class Modeller(Stage):
         self._steady = arrays["steady"].copy()
         if meta["clip"] is not None:
             self._load_learner(arrays, meta, columns)
-        self._start_watch(arrays["watched"].tolist(), meta["drift"])
+        self._watch = DriftWatch(self.settings.review, arrays["watched"].tolist(), meta["drift"])
         self._place()
 
     def _load_learner(
@@ -503,15 +469,6 @@ class Modeller(Stage):
         z = self._scaler.transform(self.panel.features)
         self.learner = LEARNERS[settings.algorithm].start(z, self._scaler.active, settings)
         self._review_now = True
-
-
-def _draw(counter: int) -> int:
-    """A random number below 2**64 that depends on nothing but the counter (splitmix64)."""
-    mask = 2**64 - 1
-    x = (counter * 0x9E3779B97F4A7C15) & mask
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
-    return x ^ (x >> 31)
 
 
 _SCALER_COLUMNS: Final = ("log", "centre", "spread", "weight")

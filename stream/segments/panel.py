@@ -103,6 +103,14 @@ class Panel:
                 column[row] = column[last]
             self._row[int(self._user[row])] = row
 
+    def draw(self, number: int) -> int:
+        """A row at random that depends on nothing but `number` (splitmix64)."""
+        mask = 2**64 - 1
+        x = (number * 0x9E3779B97F4A7C15) & mask
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+        return (x ^ (x >> 31)) % len(self)
+
     def state(self) -> dict[str, NDArray[Any]]:
         """All of it, as arrays."""
         return {

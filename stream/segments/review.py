@@ -25,7 +25,7 @@ from stream.segments.promotion import Moves, Ruling, expected_moves
 from stream.segments.prototypes import Model, segment_id
 from stream.segments.refit import inertia_of, silhouette
 from stream.segments.scaling import FeatureInfo, Scaler
-from stream.segments.settings import IdentitySettings, ModellerSettings
+from stream.segments.settings import IdentitySettings, ModellerSettings, ReviewSettings
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.intp]
@@ -136,6 +136,30 @@ def shadow(candidate: Candidate, people: People, last: Model, margin: float) -> 
     old = silhouette(z, last.segments[last.nearest(before).prototype].astype(np.intp))
     new = silhouette(z, candidate.segments[candidate.prototype].astype(np.intp))
     return moves, (new or 0.0) - (old or 0.0)
+
+
+def worth(
+    candidate: Candidate, people: People, last: Model | None, calibration: FloatArray, settings: ReviewSettings
+) -> bool:
+    """Whether it serves the people better than the last version, and not merely differently: the learner's centres
+    always tremble a little, and every version moves people. Or whether the last version has to be replaced: too many
+    are outliers to it, or people have come to stay longer or shorter than its confidence says."""
+    if last is None or candidate.events or uncovered(candidate.scaler.features, people, last, settings):
+        return True
+    # By chance alone, p new prototypes fit m people better than p old ones by about 2p/m.
+    chance = 2.0 * len(candidate.centres) / len(people.features)
+    if candidate.gain > settings.gain + chance and candidate.moved > settings.moved:
+        return True
+    then = np.asarray(last.calibration)
+    return len(then) != len(calibration) or float(np.abs(calibration - then).mean()) > settings.confidence
+
+
+def uncovered(features: tuple[str, ...], people: People, last: Model, settings: ReviewSettings) -> bool:
+    """Whether too many people are outliers to the last version, or it is of other features than theirs."""
+    if last.features != features or last.thresholds is None:
+        return True
+    beyond = last.nearest(last.scale(people.features)).distance > last.thresholds.distance
+    return float(people.weight[beyond].sum()) > settings.outliers * float(people.weight.sum())
 
 
 def build(
