@@ -25,7 +25,7 @@ from stream.segments.modeller import Modeller
 from stream.segments.observations import Observations, feature_fingerprint
 from stream.segments.prototypes import Model
 from stream.segments.settings import ModellerSettings
-from stream.transport.embedded_log import StoredRecord
+from stream.transport.records import ReadRecord
 
 IntArray = NDArray[np.int64]
 
@@ -149,7 +149,7 @@ class _Live:
             features=self.world.features[looks],
         )
         at = self.world.time(int(looks[-1]))
-        records = [StoredRecord(OBSERVATIONS, 0, int(looks[0]), at, None, value, ()) for value in observations.encode()]
+        records = [ReadRecord(OBSERVATIONS, 0, int(looks[0]), at, None, value, ()) for value in observations.encode()]
         output = self.modeller.process({0: records}, None)
         for record in output.records:
             if record.topic == SEGMENT_MODEL and record.value is not None:

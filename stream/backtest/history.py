@@ -21,7 +21,7 @@ from schemas.topics import EVENTS
 from stream.features.batch import PURCHASE, REFUND, EventBatch
 from stream.features.events import IngestSettings, decode
 from stream.features.layout import HALF_HOUR_MS
-from stream.transport.embedded_log import StoredRecord
+from stream.transport.records import ReadRecord
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -172,11 +172,11 @@ def _first_of(a: IntArray, b: IntArray) -> NDArray[np.intp]:
     return np.sort(first)
 
 
-def _chunks(source: Source) -> Iterator[list[StoredRecord]]:
+def _chunks(source: Source) -> Iterator[list[ReadRecord]]:
     rows = source.rows()
     offset = 0
     while chunk := list(islice(rows, CHUNK)):
-        yield [StoredRecord(EVENTS, 0, offset + i, r.timestamp, r.key, r.value, ()) for i, r in enumerate(chunk)]
+        yield [ReadRecord(EVENTS, 0, offset + i, r.timestamp, r.key, r.value, ()) for i, r in enumerate(chunk)]
         offset += len(chunk)
 
 

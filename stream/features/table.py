@@ -97,7 +97,7 @@ class UserTable:
         for start in range(0, count, _SLICE):
             stop = min(start + _SLICE, count)
             some = slice(start, stop) if rows is None else _range(rows[start:stop])
-            result[start:stop] = evaluate(self.layout, [array[some] for array in self._arrays], at_ms, wanted)
+            result[start:stop] = evaluate(self.layout, [_locked(array[some]) for array in self._arrays], at_ms, wanted)
         return result
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -201,6 +201,12 @@ def _range(rows: Ints) -> Ints | slice:
     if int(rows[-1]) - first == count - 1 and (rows[1:] - rows[:-1] == 1).all():
         return slice(first, first + count)
     return rows
+
+
+def _locked(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Reading must change nothing; a slice is the table itself."""
+    array.flags.writeable = False
+    return array
 
 
 def _blank_row(layout: Layout, group: int) -> npt.NDArray[Any]:

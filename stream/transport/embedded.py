@@ -30,9 +30,10 @@ from stream.transport.base import (
 )
 from stream.transport.copartition import unequal_partitions
 from stream.transport.embedded_group import Membership
-from stream.transport.embedded_log import Log, StoredRecord, Topic
+from stream.transport.embedded_log import Log, Topic
 from stream.transport.embedded_store import Store
 from stream.transport.embedded_topics import check
+from stream.transport.records import RecordColumns, join
 from stream.transport.settings import EmbeddedSettings
 
 _READ_ROWS = 2000
@@ -317,7 +318,7 @@ class EmbeddedSession(Session):
         fetched: dict[TopicPartition, Sequence[Record]] = {}
         for where, share in _shares(lags, max_records, self._turn).items():
             with self._store.errors():
-                if records := self._cursors[where].take(self._connection, self._log, share):
+                if (records := self._cursors[where].take(self._connection, self._log, share)) is not None:
                     fetched[where] = records
         # Counted by what was read, not by looks, so that a replay gets the same batches at any speed.
         self._turn += bool(fetched)
@@ -335,29 +336,34 @@ class _Cursor:
         self._topic = topic
         self._partition = partition
         # The rest of a block that was larger than its share, so that it is unpacked once.
-        self._rest: list[StoredRecord] = []
+        self._rest: RecordColumns | None = None
 
-    def take(self, connection: sqlite3.Connection, log: Log, limit: int) -> list[StoredRecord]:
-        """The next records, at most `limit`."""
-        taken: list[StoredRecord] = []
-        if self._rest and self._rest[0].offset == self.position:
-            taken = self._rest
-        self._rest = []
-        if len(taken) < limit:
-            start = taken[-1].offset + 1 if taken else self.position
+    def take(self, connection: sqlite3.Connection, log: Log, limit: int) -> RecordColumns | None:
+        """The next records, at most `limit`; None where there are none."""
+        parts: list[RecordColumns] = []
+        rest, self._rest = self._rest, None
+        if rest is not None and rest.offsets[0] == self.position:
+            parts.append(rest)
+        count, finished = sum(map(len, parts)), False
+        if count < limit:
+            start = int(parts[-1].offsets[-1]) + 1 if parts else self.position
             # Closed at once: a statement left open would hold back the clean-up of SQLite's log.
             with closing(log.take(connection, self._topic, self._partition, start, self.end, limit)) as stored:
                 for records in stored:
-                    taken = taken + records if taken else records
-                    if len(taken) >= limit:
+                    parts.append(records)
+                    count += len(records)
+                    if count >= limit:
                         break
                 else:
                     # All that is stored below the end: what lies between was compacted away.
-                    self.position = self.end
-                    return taken
-        if len(taken) > limit:
+                    finished = True
+        if finished:
+            self.position = self.end
+            return join(parts) if parts else None
+        taken = join(parts)
+        if count > limit:
             taken, self._rest = taken[:limit], taken[limit:]
-        self.position = taken[-1].offset + 1
+        self.position = int(taken.offsets[-1]) + 1
         return taken
 
 

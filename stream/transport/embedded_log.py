@@ -17,9 +17,10 @@ from typing import NamedTuple
 import numpy as np
 import orjson
 
-from stream.transport.base import Headers, OutRecord, TopicPartition, TransportError, UnavailableError
-from stream.transport.block import Columns, pack_block, pack_headers, unpack_block, unpack_headers
+from stream.transport.base import OutRecord, TopicPartition, TransportError, UnavailableError
+from stream.transport.block import pack_block, pack_headers, unpack_block, unpack_headers
 from stream.transport.partitioner import check_records, choose_partitions
+from stream.transport.records import RecordColumns
 from stream.transport.settings import DEFAULT_MAX_MESSAGE_BYTES
 
 _BLOCK_RECORDS = 8192
@@ -28,18 +29,6 @@ _TOMBSTONE_MS = 86_400_000
 _EXPIRE_EVERY_S = 60.0
 _EXPIRE_BLOCKS = 2000
 """At most so many blocks of a partition go at once: an append must not wait for a week's clean-up."""
-
-
-class StoredRecord(NamedTuple):
-    """A record as it was read."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +213,8 @@ class Log:
 
     def take(
         self, connection: sqlite3.Connection, topic: Topic, partition: int, start: int, end: int, limit: int
-    ) -> Generator[list[StoredRecord], None, None]:
-        """Records from `start` to below `end`, a list for each stored block (`limit` or fewer rows if compacted).
+    ) -> Generator[RecordColumns, None, None]:
+        """Records from `start` to below `end`, for each stored block its own (`limit` or fewer rows if compacted).
 
         The caller may stop at any time. Raises TransportError where a block is damaged.
         """
@@ -236,7 +225,7 @@ class Log:
 
     def _take_blocks(
         self, connection: sqlite3.Connection, topic: Topic, partition: int, start: int, end: int
-    ) -> Iterator[list[StoredRecord]]:
+    ) -> Iterator[RecordColumns]:
         number = topic.ids[partition]
         rows = connection.execute(
             "SELECT base_offset, payload FROM blocks WHERE partition_id = ?1 AND base_offset < ?3 AND base_offset >= "
@@ -252,26 +241,41 @@ class Log:
                     f"{topic.name}/{partition} is damaged at offset {base} ({error}): restore the directory from a "
                     "backup, or use an empty one and replay the events"
                 ) from error
-            records = _records(topic.name, partition, base, columns)
+            count = len(columns.values)
+            records = RecordColumns(
+                topic.name,
+                partition,
+                np.arange(base, base + count),
+                np.array(columns.timestamps, np.int64),
+                columns.keys,
+                columns.values,
+                columns.headers,
+            )
             low, high = max(start - base, 0), end - base
-            if low or high < len(records):
+            if low or high < count:
                 records = records[low:high]
-            if records:
+            if len(records):
                 yield records
 
     def _take_rows(
         self, connection: sqlite3.Connection, topic: Topic, partition: int, start: int, end: int, limit: int
-    ) -> Iterator[list[StoredRecord]]:
+    ) -> Iterator[RecordColumns]:
         cursor = connection.execute(
             "SELECT offset, timestamp, key, headers, value FROM latest "
             "WHERE partition_id = ? AND offset >= ? AND offset < ? ORDER BY offset",
             (topic.ids[partition], start, end),
         )
         while rows := cursor.fetchmany(limit):
-            yield [
-                StoredRecord(topic.name, partition, offset, timestamp, key, value, unpack_headers(headers))
-                for offset, timestamp, key, headers, value in rows
-            ]
+            offsets, timestamps, keys, headers, values = map(list, zip(*rows, strict=True))
+            yield RecordColumns(
+                topic.name,
+                partition,
+                np.array(offsets, np.int64),
+                np.array(timestamps, np.int64),
+                keys,
+                values,
+                [unpack_headers(packed) for packed in headers] if any(headers) else None,
+            )
 
     def _pack_topic(self, packed: Packed, topic: Topic, records: Sequence[OutRecord], now_ms: int) -> None:
         check_records(topic.name, records, topic.max_message_bytes, topic.compacted)
@@ -307,22 +311,6 @@ class Log:
             "DELETE FROM blocks WHERE partition_id = ? AND base_offset < ? AND base_offset + count <= ?",
             (number, before, before),
         )
-
-
-def _records(topic: str, partition: int, base: int, columns: Columns) -> list[StoredRecord]:
-    count = len(columns.values)
-    headers: Iterable[Headers] = repeat((), count) if columns.headers is None else columns.headers
-    rows = zip(
-        repeat(topic, count),
-        repeat(partition, count),
-        range(base, base + count),
-        columns.timestamps,
-        columns.keys,
-        columns.values,
-        headers,
-        strict=True,
-    )
-    return list(map(StoredRecord._make, rows))
 
 
 def _split_by_size(values: Sequence[bytes | None], low: int, high: int) -> Iterator[tuple[int, int]]:

@@ -286,6 +286,23 @@ def test_features_in_slices_are_the_features_at_once(monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(table.features(np.array([30, 2, 2]), START + 9 * DAY), whole[[30, 2, 2]])
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_reading_features_changes_nothing(count: int) -> None:
+    """The columns of a single row are contiguous whichever way they are turned: no kernel may work in place."""
+    table = UserTable(compile_layout(FEATURES, lateness_ms=2 * DAY, dedupe_depth=4))
+    events = [
+        Event(user=user, id=f"{user}{at}", kind="browse", time=START + at * HOUR, category=f"c{at}")
+        for user in "abcde"
+        for at in range(5)
+    ]
+    table.apply(to_batch(events))
+    rows = np.arange(5)
+    before = table.pack(rows)
+    for start in range(0, 5, count):
+        table.features(rows[start : start + count], START + 9 * DAY)
+        assert table.pack(rows) == before
+
+
 def test_what_the_memory_figure_counts() -> None:
     table = UserTable(_layout())
     empty = table.nbytes
