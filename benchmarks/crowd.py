@@ -6,7 +6,6 @@ the segment that is nearest, as if long decided. What the changelog would have w
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,7 +20,7 @@ from stream.segments.processor import Processor
 from stream.transport.murmur2 import partitions_of
 from stream.transport.records import ReadRecord
 
-_CHUNK = 10_000
+_CHUNK = 20_000
 _SPAN_MS = 36 * 3_600_000
 
 
@@ -41,19 +40,20 @@ def gather(processor: Processor, users: int, now_ms: int, each: int = 1, seed: i
 
 
 def _chunks(users: int, now_ms: int, each: int, seed: int) -> Iterator[list[ReadRecord]]:
-    rng = random.Random(seed)
+    rng = np.random.default_rng(seed)
     step = _SPAN_MS / (users * each)
     number = 0
     for _ in range(each):
         for start in range(0, users, _CHUNK):
+            size = min(_CHUNK, users - start)
+            kinds = rng.choice(len(TYPES), size, p=SHARES).tolist()
+            amounts = rng.lognormal(3.2, 0.8, size).tolist()
             chunk = []
-            for user in range(start, min(start + _CHUNK, users)):
-                time = now_ms - _SPAN_MS + int(number * step)
-                (kind,) = rng.choices(TYPES, SHARES)
-                event = {"event_id": f"crowd{number}", "user_id": user_name(user), "occurred_at": time, "type": kind}
-                event |= details(kind, number, user, rng.lognormvariate(3.2, 0.8))
-                key = user_name(user).encode()
-                chunk.append(ReadRecord(EVENTS, 0, number, time, key, orjson.dumps(event), ()))
+            for user, kind, amount in zip(range(start, start + size), kinds, amounts, strict=True):
+                time, name, named = now_ms - _SPAN_MS + int(number * step), user_name(user), TYPES[kind]
+                event = {"event_id": f"crowd{number}", "user_id": name, "occurred_at": time, "type": named}
+                event |= details(named, number, user, amount)
+                chunk.append(ReadRecord(EVENTS, 0, number, time, name.encode(), orjson.dumps(event), ()))
                 number += 1
             yield chunk
 
