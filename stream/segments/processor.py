@@ -11,13 +11,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas import topics
@@ -25,7 +23,7 @@ from stream.anomalies.quarantine import QuarantineSettings
 from stream.durations import Duration
 from stream.features.batch import KINDS, EventBatch
 from stream.features.events import IngestSettings, Rejected, decode
-from stream.features.layout import EVENTS, FIRST, LAST, Layout
+from stream.features.layout import Layout
 from stream.features.table import Applied
 from stream.runtime import crash
 from stream.runtime.metrics import Recorder
@@ -33,21 +31,18 @@ from stream.runtime.share import Share
 from stream.runtime.stage import Output, Stage
 from stream.segments.assign import (
     BEHAVIOUR,
-    BUILT_IN_NAMES,
     INACTIVITY,
     MODEL,
-    NEWCOMER,
-    QUARANTINE,
     DecisionSettings,
-    segment_name,
 )
 from stream.segments.dead_letters import dead_letter, too_late
-from stream.segments.look import Look, Moment, Triggers
-from stream.segments.observations import QUARANTINED, Observations, Sampler, SamplerSettings, feature_fingerprint
-from stream.segments.population import Population, Rows
+from stream.segments.look import Moment, Triggers
+from stream.segments.observations import Sampler, SamplerSettings
+from stream.segments.population import Population
 from stream.segments.prototypes import Model
-from stream.segments.rule_book import Looked, RuleBook
 from stream.segments.rules import RuleSegment
+from stream.segments.tally import Tally
+from stream.segments.viewer import Viewer
 from stream.transport.base import OutRecord, Record
 from stream.transport.records import Chosen, timestamps_of
 
@@ -119,24 +114,21 @@ class Processor(Stage):
         self.inputs = tuple(inputs)
         self.layout = layout
         self.rules = tuple(rules)
-        self.model: Model | None = None
         self.populations: dict[int, Population] = {}
         self._settings = settings or ProcessorSettings()
         self._ingest = ingest or IngestSettings()
-        self._decision = decision or DecisionSettings()
-        self._quarantine = quarantine or QuarantineSettings()
-        self._sampler = sampler or Sampler(SamplerSettings(), partitions=1)
-        self._rule_book = RuleBook(rules, layout.features, self._settings.source)
-        self._recorder = recorder
-        learned = [feature.name for feature in layout.features if feature.learn]
-        self._learned = np.array([layout.names.index(name) for name in learned], dtype=np.intp)
-        self._fingerprint = feature_fingerprint(learned)
-        self._look: Look | None = None
+        self._viewer = Viewer(
+            layout,
+            decision or DecisionSettings(),
+            quarantine or QuarantineSettings(),
+            sampler or Sampler(SamplerSettings(), partitions=1),
+            rules,
+            self._settings.source,
+        )
+        self._tally = Tally(self.name, self.populations, recorder)
         self._newest: bytes | None = None
         self._pinned: bytes | None = None
         self._used: bytes | None = None
-        self._scored = self._learned
-        self._wanted = self._needed()
         self._sweeps: dict[int, int] = {}  # by partition, the next row of a running sweep
         self._sweep_share = Share(self._settings.sweep_share)
         self._busy = False
@@ -147,7 +139,7 @@ class Processor(Stage):
         """Take a partition over."""
         population = Population(partition, self.layout)
         yield from population.restoring(deltas)
-        self._rule_book.adopt(population)
+        self._viewer.adopt(population)
         self.populations[partition] = population
 
     def drop(self, partition: int) -> None:
@@ -166,21 +158,21 @@ class Processor(Stage):
         if value is None or value == self._used:
             return
         self._used = value
-        model = Model.from_bytes(value)
         try:
-            self._scored = model.columns(self.layout.names)
+            self._viewer.use(Model.from_bytes(value))
         except ValueError as error:
             log.warning("waiting for a model that fits: %s", error)
-            return
-        self._wanted = self._needed()
-        self.model = model
-        self._look = Look(model, self._decision, self._quarantine, self._settings.source)
+
+    @property
+    def model(self) -> Model | None:
+        """The version that users are scored with; None before the first."""
+        return self._viewer.model
 
     def process(self, batch: Mapping[int, Sequence[Record]], now_ms: int | None) -> Output:
         """Apply events and look at the users that they touched."""
         output = Output()
         self._busy = True
-        before = self._totals()
+        before = self._tally.totals()
         slice_ = self._slice(now_ms)
         for partition, records in batch.items():
             population = self.populations[partition]
@@ -189,13 +181,13 @@ class Processor(Stage):
                 population.clock = max(population.clock, now_ms)
                 self._apply(population, records, now_ms, output.records)
             else:
-                while self._follow_edit(population, output.records):
+                while self._viewer.follow_edit(population, output.records):
                     pass
                 for piece in self._cut(population, records, output.records):
                     population.clock = max(population.clock, int(timestamps_of(piece).max()))
                     self._apply(population, piece, None, output.records)
             output.state[partition] = population.delta()
-        self._record(before, wall_clock=now_ms is not None)
+        self._tally.tell(before, self.model, wall_clock=now_ms is not None)
         return output
 
     def tick(self, now_ms: int | None) -> Output | None:
@@ -206,13 +198,13 @@ class Processor(Stage):
         if now_ms is None:
             return None
         output = Output()
-        before = self._totals()
+        before = self._tally.totals()
         changed: set[int] = set()
         slice_ = self._slice(now_ms)
         for partition, population in self.populations.items():
             population.clock = max(population.clock, now_ms)
             switched = self._switch_model(population, slice_, output.records)
-            followed = self._follow_edit(population, output.records)
+            followed = self._viewer.follow_edit(population, output.records)
             if switched or followed:
                 changed.add(partition)
         if not self._busy or not self._sweep_share.left():
@@ -220,49 +212,8 @@ class Processor(Stage):
                 changed |= self._sweep(slice_, output.records)
         self._busy = False
         output.state = {partition: self.populations[partition].delta() for partition in sorted(changed)}
-        self._record(before, wall_clock=True)
+        self._tally.tell(before, self.model, wall_clock=True)
         return output if output.state else None
-
-    def _needed(self) -> list[int]:
-        """Which features any look reads: those that are scored, observed, or spoken of by a rule."""
-        return sorted({*self._scored.tolist(), *self._learned.tolist(), *self._rule_book.columns})
-
-    # -- what operations see -----------------------------------------------------------------------------------
-
-    def _totals(self) -> Counter[str]:
-        return sum((population.counters for population in self.populations.values()), Counter())
-
-    def _record(self, before: Counter[str], *, wall_clock: bool) -> None:
-        """Tell the metrics what this call added."""
-        arrived = [at for population in self.populations.values() for at in population.arrived]
-        for population in self.populations.values():
-            population.arrived.clear()
-        recorder = self._recorder
-        if recorder is None:
-            return
-        added = self._totals() - before
-        recorder.events("accepted", _by_type(_part(added, "accepted")))
-        recorder.events("duplicate", _by_type(_part(added, "duplicate")))
-        dead = _part(added, "dead")
-        recorder.events("dead_lettered", {"unknown": sum(dead.values())} if dead else {})
-        recorder.dead_letters(dead)
-        recorder.changes(_part(added, "changes"), arrived if wall_clock else ())
-        anomalies = _part(added, "anomalies")
-        recorder.anomalies(anomalies.get("entered", 0), anomalies.get("released", 0))
-        sizes = sum((Counter(population.sizes()) for population in self.populations.values()), Counter[int]())
-        names = self.model.names if self.model else {}
-        shown = [
-            (segment_name(segment) or "none", BUILT_IN_NAMES.get(segment) or names.get(segment) or "none", count)
-            for segment, count in sorted(sizes.items())
-        ]
-        rules = sum(
-            (population.rules.members() for population in self.populations.values()), Counter[tuple[str, str]]()
-        )
-        shown += [(identifier, name, count) for (identifier, name), count in sorted(rules.items())]
-        recorder.population(sum(sizes.values()), sizes[QUARANTINE], shown)
-        if self.model is not None:
-            recorder.model(self.name, self.model.version, self.model.created_at)
-        recorder.state(self.name, sum(population.table.nbytes for population in self.populations.values()))
 
     # -- events -----------------------------------------------------------------------------------------------
 
@@ -295,7 +246,7 @@ class Processor(Stage):
             event_ids=[batch.event_ids[i] for i in latest.tolist()],
         )
         moment = Moment(population.now(), detected_at, BEHAVIOUR)
-        self._look_at(population, applied.rows, moment, out, triggers)
+        self._viewer.look(population, applied.rows, moment, out, triggers)
 
     @staticmethod
     def _count(population: Population, batch: EventBatch, applied: Applied, rejected: Sequence[Rejected]) -> None:
@@ -314,62 +265,6 @@ class Processor(Stage):
             counters[f"dead.{one.reason}"] += 1
 
     # -- looks ------------------------------------------------------------------------------------------------
-
-    def _look_at(
-        self, population: Population, rows: Rows, moment: Moment, out: list[OutRecord], triggers: Triggers | None = None
-    ) -> None:
-        """Look at rows now: decide them where there is a model, and let the sampler observe some of them."""
-        features = population.table.features(rows, moment.at, self._wanted)
-        newcomer = self._newcomers(population, rows, moment.at)
-        was_held = population.held(rows)
-        if self._look is not None:
-            out += self._look.at(population, rows, features[:, self._scored], newcomer, moment, triggers)
-        version = self.model.version if self.model is not None else 0
-        out += self._rule_book.at(population, Looked(rows, features, was_held, moment, version, triggers))
-        self._observe(population, rows, features, newcomer, moment.at, out)
-
-    def _observe(
-        self,
-        population: Population,
-        rows: Rows,
-        features: NDArray[np.float64],
-        newcomer: NDArray[np.bool_],
-        at: int,
-        out: list[OutRecord],
-    ) -> None:
-        """Let the modeller see those whom the sampler picks."""
-        column = population.table.column
-        segment, observed = column("segment")[rows], column("observed")
-        standing = np.where(newcomer, NEWCOMER, segment).astype(np.int32)
-        hashes = column("user_hash")[rows]
-        last_seen = column(LAST)[rows]
-        changed = column("since")[rows] > observed[rows]
-        chosen, weight = self._sampler.select(
-            hashes, standing, observed[rows], last_seen, at, population.sizes(), changed
-        )
-        # The newly held are told once, so that the modeller forgets their rows.
-        told = (segment == QUARANTINE) & (observed[rows] > 0)
-        seen = np.flatnonzero(chosen | told)
-        if not len(seen):
-            return
-        observed[rows[seen]] = np.where(told[seen], 0, at)
-        population.touch(rows[seen])
-        observations = Observations(
-            fingerprint=self._fingerprint,
-            user_hash=hashes[seen],
-            at_ms=np.full(len(seen), at, np.int64),
-            segment=segment[seen],
-            flags=np.where(told[seen], QUARANTINED, 0).astype(np.uint8),
-            weight=np.where(told[seen], 1.0, weight[seen]),
-            features=features[np.ix_(seen, self._learned)],
-        )
-        out += [OutRecord(topics.OBSERVATIONS, None, value, 0, (), at) for value in observations.encode()]
-
-    def _newcomers(self, population: Population, rows: Rows, at: int) -> NDArray[np.bool_]:
-        column, decision = population.table.column, self._decision
-        young: NDArray[np.bool_] = at - column(FIRST)[rows] < decision.newcomer_period
-        few: NDArray[np.bool_] = column(EVENTS)[rows] < decision.newcomer_events
-        return young & few
 
     def _slice(self, now_ms: int | None) -> _Slice:
         """How many users may be looked at without an event of theirs in this call, and for how long."""
@@ -393,7 +288,7 @@ class Processor(Stage):
             rows = np.arange(start, min(start + room, len(population)))
             left.users -= len(rows)
             if len(waiting := population.unswitched(rows)):
-                self._look_at(population, waiting, Moment(population.now(), population.clock, MODEL), out)
+                self._viewer.look(population, waiting, Moment(population.now(), population.clock, MODEL), out)
                 crash.reach("at_model_switch")
             population.switching = (version, start + len(rows))
         if population.switching[1] < len(population):
@@ -406,18 +301,7 @@ class Processor(Stage):
         found = {row for user in user_ids if (row := population.table.lookup(user)) is not None}
         rows = population.unswitched(np.array(sorted(found), np.intp))
         if len(rows):
-            self._look_at(population, rows, Moment(population.now(), population.clock, MODEL), out)
-
-    def _follow_edit(self, population: Population, out: list[OutRecord]) -> bool:
-        """Bring the next slice of users under rules that were edited; False where nobody is left to be."""
-        rows = self._rule_book.overdue(population)
-        if rows is None:
-            return False
-        moment = Moment(population.now(), population.clock, INACTIVITY)
-        features = population.table.features(rows, moment.at, self._wanted)
-        version = self.model.version if self.model is not None else 0
-        out += self._rule_book.follow(population, Looked(rows, features, population.held(rows), moment, version))
-        return True
+            self._viewer.look(population, rows, Moment(population.now(), population.clock, MODEL), out)
 
     # -- sweeps -----------------------------------------------------------------------------------------------
 
@@ -447,7 +331,7 @@ class Processor(Stage):
             population.clock = max(population.clock, number * interval)
             rows = np.arange(len(population))
             if len(rows):
-                self._look_at(population, rows, Moment(population.now(), population.clock, INACTIVITY), out)
+                self._viewer.look(population, rows, Moment(population.now(), population.clock, INACTIVITY), out)
                 crash.reach("in_sweep")
             population.swept_at = number * interval
             population.counters["sweeps"] += 1
@@ -476,24 +360,12 @@ class Processor(Stage):
         rows = np.arange(start, min(start + room, len(population)))
         began = time.perf_counter()
         if len(rows):
-            self._look_at(population, rows, Moment(population.now(), population.clock, INACTIVITY), out)
+            self._viewer.look(population, rows, Moment(population.now(), population.clock, INACTIVITY), out)
             crash.reach("in_sweep")
-        if self._recorder is not None:
-            self._recorder.sweep(time.perf_counter() - began, len(rows))
+        self._tally.sweep(time.perf_counter() - began, len(rows))
         if start + len(rows) < len(population):
             self._sweeps[population.partition] = start + len(rows)
         else:
             self._sweeps.pop(population.partition, None)
             population.counters["sweeps"] += 1
         return len(rows)
-
-
-def _part(counters: Counter[str], prefix: str) -> dict[str, int]:
-    """The counters "prefix.name" by name."""
-    return {name[len(prefix) + 1 :]: n for name, n in counters.items() if name.startswith(f"{prefix}.")}
-
-
-def _by_type(by_kind: dict[str, int]) -> dict[str, int]:
-    """Events by the type that producers know: a refund came as a purchase."""
-    refunds = by_kind.pop("refund", 0)
-    return {**by_kind, "purchase": by_kind.get("purchase", 0) + refunds} if refunds else by_kind

@@ -93,7 +93,7 @@ def test_sweeps_take_their_share_while_events_come_and_all_of_it_when_none_do(mo
     stage.process({0: users[:250], 1: users[250:]}, now)
     seconds = [0.0]
     stage._sweep_share = Share(0.25, lambda: seconds[0])
-    look, looked = stage._look_at, list[int]()
+    look, looked = stage._viewer.look, list[int]()
 
     def slow_look(population: Population, rows: Rows, moment: Moment, *rest: Any) -> None:
         if moment.cause == INACTIVITY:
@@ -101,7 +101,7 @@ def test_sweeps_take_their_share_while_events_come_and_all_of_it_when_none_do(mo
             seconds[0] += len(rows) / 100
         look(population, rows, moment, *rest)
 
-    monkeypatch.setattr(stage, "_look_at", slow_look)
+    monkeypatch.setattr(stage._viewer, "look", slow_look)
 
     def step(events: bool) -> int:
         before = sum(looked)
