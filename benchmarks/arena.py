@@ -22,6 +22,7 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 
 from benchmarks.peers.core import SUMS, Model, State, update
+from benchmarks.peers.declared import toml
 from benchmarks.workload import events
 from schemas.topics import SEGMENT_MODEL, TOPICS, TopicSpec
 from stream.config import Config, load
@@ -72,9 +73,23 @@ class Arena:
     @cached_property
     def model(self) -> bytes:
         """A published model of these users, as its record's value: learned by a replay, before anything is timed."""
-        config = load(
-            None, {"transport.data_dir": self.directory / "learn", "modeller.warm_up.users": min(500, self.users // 4)}
-        )
+        return self._learn("learn", None)
+
+    @cached_property
+    def core_config(self) -> Path:
+        """A configuration file with the features that the peers have."""
+        file = self.directory / "core.toml"
+        file.write_text(toml())
+        return file
+
+    @cached_property
+    def core_model(self) -> bytes:
+        """As `model`, on the features that the peers have."""
+        return self._learn("learn-core", self.core_config)
+
+    def _learn(self, name: str, file: Path | None) -> bytes:
+        users = min(500, self.users // 4)
+        config = load(file, {"transport.data_dir": self.directory / name, "modeller.warm_up.users": users})
         with Replay(config, _Sample(self.records[:LEARNED_FROM])) as replay:  # type: ignore[arg-type]
             replay.run()
             found = [r.value for r in replay.transport.read(TopicPartition(SEGMENT_MODEL, 0), 0) if r.value]
@@ -105,11 +120,11 @@ class Arena:
         }
         return load(None, place | {name.replace("__", "."): value for name, value in overrides.items()})
 
-    def fill(self, prefix: str, count: int) -> None:
-        """Topics of that prefix with the model and the first `count` events."""
+    def fill(self, prefix: str, count: int, model: bytes | None = None) -> None:
+        """Topics of that prefix with a model, by default `model`, and the first `count` events."""
         transport = self.config(prefix).transport.open()
         try:
-            fill(transport, self.records[:count], self.model)
+            fill(transport, self.records[:count], self.model if model is None else model)
         finally:
             transport.close()
 

@@ -1,5 +1,7 @@
 """The peers do the work that their README says, and the same features can be had from our own table."""
 
+from pathlib import Path
+
 import numpy as np
 import orjson
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.peers import core
 from benchmarks.peers.check import differences, expected, sums
+from benchmarks.peers.declared import FEATURES, toml
 from benchmarks.peers.river_pipeline import Pipeline
 from benchmarks.workload import events
 from stream.config import load
@@ -17,19 +20,6 @@ from stream.transport.base import OutRecord
 from tests.runtime.memory import Stored
 
 NOW = 1_770_000_000_000
-_METRICS: dict[str, dict[str, object]] = {
-    "activity": {"aggregate": "count"},
-    "dwell": {"aggregate": "sum", "field": "dwell_seconds"},
-    "clicks": {"aggregate": "count", "kinds": ["click"]},
-    "carts": {"aggregate": "count", "kinds": ["add_to_cart"]},
-    "spend": {"aggregate": "sum", "field": "amount", "kinds": ["purchase"]},
-}
-DECLARED = [
-    {"name": f"{name}_{days}d", "half_life": f"{days}d", **metric}
-    for name, metric in _METRICS.items()
-    for days in (1, 7, 30)
-]
-"""The core's features, as a configuration of ours."""
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +41,14 @@ def test_sums_in_any_order(shape: list[tuple[int, str]]) -> None:
     np.testing.assert_allclose(state[core.SUMS :], sums(seen), rtol=1e-9, atol=1e-12)
 
 
+def test_the_file_declares_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "core.toml"
+    file.write_text(toml())
+    assert load(file).features == load(None, {"features": FEATURES}).features
+
+
 def test_our_table_has_the_same_features(sample: list[OutRecord]) -> None:
-    config = load(None, {"features": DECLARED})
+    config = load(None, {"features": FEATURES})
     table = UserTable(config.layout())
     records = [Stored("events", 0, i, r.timestamp or 0, r.key, r.value, ()) for i, r in enumerate(sample)]
     batch, rejected = decode(records, NOW, config.ingest)
