@@ -48,13 +48,13 @@ class DecisionSettings(BaseModel):
     )
     looks: int = Field(default=2, ge=1, le=100, description="Consecutive looks at which it must be")
     confirm: Duration = Field(
-        default=86_400_000, ge=0, description="How long it must be where behaviour brought it: a visit is one evidence"
+        default=21_600_000, ge=0, description="How long it must be where behaviour brought it: a visit is one evidence"
     )
     clear_margin: float = Field(
         default=0.35, ge=0, lt=1, description="Nearer by this share, it need not wait for `confirm`"
     )
     dwell: Duration = Field(
-        default=86_400_000, ge=0, description="How long behaviour moves nobody on who has just entered a segment"
+        default=21_600_000, ge=0, description="How long behaviour moves nobody on who has just entered a segment"
     )
     newcomer_events: int = Field(default=3, ge=1, description="With fewer events a user is a newcomer ...")
     newcomer_period: Duration = Field(default=14 * 86_400_000, description="... until this long after the first one")
