@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ from schemas.dead_letter import Reason
 from schemas.events import EVENT_TYPES, EVENTS, Currency
 from stream.durations import Duration, format_duration
 from stream.features.batch import KIND_CODES, PURCHASE, REFUND, EventBatch, Floats, Hashes, Ints
+from stream.features.plain import codes_of, made, read
 from stream.features.times import parse_rfc3339
 from stream.transport.base import Record
 from stream.transport.records import keys_of, timestamps_of, values_of
@@ -113,12 +114,11 @@ def decode(
     """
     rejected: list[Rejected] = []
     positions: list[int] = []
-    events: list[dict[str, Any]] = []
+    events: list[Any] = []
     values = values_of(records)
     for start in range(0, len(values), _CHUNK):
-        parsed, where = _parse(values[start : start + _CHUNK], start, settings.max_event_bytes, rejected)
-        parsed, where = _validate(parsed, where, rejected)
-        events += parsed
+        read, where = _read(values[start : start + _CHUNK], start, settings.max_event_bytes, rejected)
+        events += read
         positions += where
     columns = _Columns(events, positions, settings.currency)
     columns.check_users(rejected)
@@ -131,17 +131,29 @@ def decode(
     return columns.batch(), rejected
 
 
-def _parse(
+def _read(
     values: Sequence[bytes | None], start: int, limit: int, rejected: list[Rejected]
+) -> tuple[list[Any], Sequence[int]]:
+    """The valid events of some values, and their indices. Those that are not plain go the long way."""
+    plain = [value if value is not None and len(value) <= limit else b"" for value in values]
+    events = read(plain)
+    odd = [at for at, event in enumerate(events) if event is None]
+    if not odd:
+        return events, range(start, start + len(values))
+    parsed, where = _parse([values[at] for at in odd], [start + at for at in odd], limit, rejected)
+    parsed, where = _validate(parsed, where, rejected)
+    for event, index in zip(parsed, where, strict=True):
+        events[index - start] = made(event)
+    valid = [at for at, event in enumerate(events) if event is not None]
+    return [events[at] for at in valid], [start + at for at in valid]
+
+
+def _parse(
+    values: Sequence[bytes | None], indices: Sequence[int], limit: int, rejected: list[Rejected]
 ) -> tuple[list[Any], list[int]]:
-    try:
-        if max(map(len, values)) <= limit:  # type: ignore[arg-type]  # None raises TypeError
-            return list(map(orjson.loads, values)), list(range(start, start + len(values)))  # type: ignore[arg-type]
-    except (orjson.JSONDecodeError, TypeError):
-        pass
     parsed: list[Any] = []
     where: list[int] = []
-    for index, value in enumerate(values, start):
+    for index, value in zip(indices, values, strict=True):
         if not value:
             rejected.append(Rejected(index, "empty", None, "the record has no value"))
         elif len(value) > limit:
@@ -230,15 +242,14 @@ def _id_hash(event_id: str) -> int:
 class _Columns:
     """Valid events on their way into columns; `keep` shrinks with every check that needs more than the schema."""
 
-    def __init__(self, events: list[dict[str, Any]], positions: list[int], currency: CurrencySettings) -> None:
+    def __init__(self, events: list[Any], positions: list[int], currency: CurrencySettings) -> None:
         self._events = events
         self._positions = np.array(positions, np.int32)
         self._currency = currency
         self._count = len(events)
         self._keep = np.ones(self._count, bool)
-        self._user_ids: list[str] = list(map(itemgetter("user_id"), events))
-        codes = map(KIND_CODES.__getitem__, map(itemgetter("type"), events))
-        self._kind = np.fromiter(codes, np.int8, self._count)
+        self._user_ids: list[str] = list(map(attrgetter("user_id"), events))
+        self._kind = np.fromiter(codes_of(events), np.int8, self._count)
         self._sales = np.flatnonzero(self._kind == PURCHASE)
         self._factors = np.ones(len(self._sales))
         self._time, self._real = self._times()
@@ -285,7 +296,7 @@ class _Columns:
         if base is None or not len(self._sales):
             return
         rates = {**self._currency.rates, base: 1.0}
-        factors = [rates.get(self._events[at].get("currency") or base) for at in self._sales.tolist()]
+        factors = [rates.get(self._events[at].currency or base) for at in self._sales.tolist()]
         self._factors = np.array(factors, np.float64)
         unknown = self._sales[np.isnan(self._factors)]
         self._reject(
@@ -316,7 +327,7 @@ class _Columns:
         amount[self._sales] *= self._factors
         discount[self._sales] *= self._factors
         kind = np.where((self._kind == PURCHASE) & (amount < 0), np.int8(REFUND), self._kind)
-        event_ids: list[str] = list(map(itemgetter("event_id"), self._events))
+        event_ids: list[str] = list(map(attrgetter("event_id"), self._events))
         batch = EventBatch(
             position=self._positions,
             user_ids=self._user_ids,
@@ -329,7 +340,7 @@ class _Columns:
             discount=discount,
             dwell_ms=self._sparse("dwell_ms", np.flatnonzero(kind == _BROWSE)),
             rating=self._sparse("rating", np.flatnonzero(kind == _REVIEW)),
-            category=self._hashes(_label_hash, [event.get("category") for event in self._events]),
+            category=self._hashes(_label_hash, list(map(attrgetter("category"), self._events))),
         )
         return batch if self._keep.all() else batch.take(np.flatnonzero(self._keep))
 
@@ -337,15 +348,15 @@ class _Columns:
         """A field that only some kinds carry; NaN for the others, and where it is null or absent."""
         values = np.full(self._count, np.nan)
         if len(carriers):
-            events = self._events
-            values[carriers] = np.array([events[at].get(name) for at in carriers.tolist()], np.float64)
+            own = map(self._events.__getitem__, carriers.tolist())
+            values[carriers] = np.array(list(map(attrgetter(name), own)), np.float64)
         return values
 
     def _hashes(self, digest: Callable[[Any], int], texts: Sequence[str | None]) -> Hashes:
         return np.fromiter(map(digest, texts), np.uint64, self._count)
 
     def _times(self) -> tuple[Ints, npt.NDArray[np.bool_]]:
-        given: list[int | str] = list(map(itemgetter("occurred_at"), self._events))
+        given: list[int | str] = list(map(attrgetter("occurred_at"), self._events))
         types = set(map(type, given))
         if types == {str}:
             return parse_rfc3339(given)  # type: ignore[arg-type]
