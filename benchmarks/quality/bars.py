@@ -62,6 +62,7 @@ def of_shops(scenario: str, found: Sequence[shops.Found]) -> list[Bar]:
     caught, bots = sum(one.caught for one in found), sum(one.bots for one in found)
     verdicts = [one.result.verdict.following for one in found if one.result.verdict is not None]
     new_ids = [float(one.new_ids) for one in found]
+    errors = [one.result.stays.error for one in found if one.result.stays.error is not None]
     changes = scenario == "birth_death"
     return [
         _least(f"{where}: window ARI over the refit oracle's", 0.98, [one.ari_ratio for one in found]),
@@ -75,6 +76,8 @@ def of_shops(scenario: str, found: Sequence[shops.Found]) -> list[Bar]:
         ),
         _most(f"{where}: flips per true move", 1.3, flips),
         *_following(where, verdicts),
+        *_oracle(where, found),
+        Bar(f"{where}: calibration error of the confidence", "", _told(errors), None, tuple(errors)),
         _least(f"{where}: AUC of bots against people", 0.97, [one.auc for one in found]),
         Bar(f"{where}: bots that were held", "", f"{caught} of {bots}", None),
         _most(f"{where}: share of people held, at a time", 0.005, [one.held_now for one in found]),
@@ -111,6 +114,19 @@ def of_history(name: str, result: Result) -> list[Bar]:
             _against(f"{name}: lift at the last checkpoint, against the better RFM", mine, rfm),
         ]
     return bars
+
+
+def _oracle(where: str, found: Sequence[shops.Found]) -> list[Bar]:
+    """What could be followed at all from these features: by k-means refitted to everybody at every checkpoint."""
+    verdicts = [one.result.verdict.oracle for one in found if one.result.verdict is not None]
+    flips = [one.result.overall["oracle"].flips_per_true_move or 0.0 for one in found]
+    missed = sum(one.missed for one in verdicts)
+    could = missed + sum(one.followed for one in verdicts)
+    share = f"{missed / could:.1%} of {could}" if could else "–"
+    return [
+        Bar(f"{where}: flips per true move of the refit oracle", "", _told(flips, 2), None, tuple(flips)),
+        Bar(f"{where}: movers missed by the refit oracle", "", share, None),
+    ]
 
 
 def _following(where: str, found: Sequence[Following]) -> list[Bar]:
