@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import TypeVar
 
 from stream.assembly import ROLES, Deployment, Role
@@ -147,6 +148,8 @@ def _variables(config: Config, name: str, number: int) -> dict[str, str]:
 def _serve(config: Config, roles: tuple[Role, ...], metrics: Metrics, health: Health, stop: threading.Event) -> int:
     # Readiness is false, and says why, from the first moment on.
     health.register(STARTING)
+    # What scoring needs, while the broker is asked and the group joined.
+    threading.Thread(target=import_module, args=("scipy.spatial.distance",), name="imports", daemon=True).start()
     transport = _patiently(config.transport.open, health, stop)
     if transport is None:
         return 0

@@ -235,10 +235,6 @@ def _label_hash(label: str | None) -> int:
     return xxhash.xxh3_64_intdigest(label.encode()) if label is not None else 0
 
 
-def _id_hash(event_id: str) -> int:
-    return xxhash.xxh3_64_intdigest(event_id.encode())
-
-
 class _Columns:
     """Valid events on their way into columns; `keep` shrinks with every check that needs more than the schema."""
 
@@ -334,13 +330,13 @@ class _Columns:
             event_ids=event_ids,
             kind=kind,
             time=self._time,
-            id_hash=self._hashes(_id_hash, event_ids),
+            id_hash=self._hashes(xxhash.xxh3_64_intdigest, map(str.encode, event_ids)),
             amount=amount,
             quantity=self._sparse("quantity", self._sales),
             discount=discount,
             dwell_ms=self._sparse("dwell_ms", np.flatnonzero(kind == _BROWSE)),
             rating=self._sparse("rating", np.flatnonzero(kind == _REVIEW)),
-            category=self._hashes(_label_hash, list(map(attrgetter("category"), self._events))),
+            category=self._hashes(_label_hash, map(attrgetter("category"), self._events)),
         )
         return batch if self._keep.all() else batch.take(np.flatnonzero(self._keep))
 
@@ -352,7 +348,7 @@ class _Columns:
             values[carriers] = np.array(list(map(attrgetter(name), own)), np.float64)
         return values
 
-    def _hashes(self, digest: Callable[[Any], int], texts: Sequence[str | None]) -> Hashes:
+    def _hashes(self, digest: Callable[[Any], int], texts: Iterable[Any]) -> Hashes:
         return np.fromiter(map(digest, texts), np.uint64, self._count)
 
     def _times(self) -> tuple[Ints, npt.NDArray[np.bool_]]:

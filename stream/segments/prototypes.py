@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Final, NamedTuple
+from functools import cache, cached_property
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,7 @@ class Model:
         for array in (self.centres, self.weights, self.segments, self.radii):
             array.setflags(write=False)
         object.__setattr__(self, "_ids", np.unique(self.segments))
+        _cdist()  # so that no batch waits for it
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -166,11 +167,9 @@ class Model:
         return calibrated(self.calibration, share)
 
     def _squared(self, z: FloatArray) -> FloatArray:
-        from scipy.spatial.distance import cdist  # it costs a start 0.3 s, which can pass while the group is joined
-
         # cdist adds d terms row by row in the order of the axes. A matrix product would be a little faster, but its
         # rounding depends on the size of the batch and on the BLAS.
-        result: FloatArray = cdist(z, self.centres, "sqeuclidean")
+        result: FloatArray = _cdist()(z, self.centres, "sqeuclidean")
         return result
 
     def _first_smallest(self, z: FloatArray, squared: FloatArray) -> IndexArray:
@@ -252,6 +251,14 @@ class Model:
     def from_bytes(cls, value: bytes) -> Model:
         """From a record's value on the model topic. Raises ValueError (pydantic's is one) where it is none."""
         return cls.from_record(SegmentModel.model_validate_json(value))
+
+
+@cache
+def _cdist() -> Any:
+    """scipy's, imported late: it costs a start 0.3 s, which can pass while the group is joined."""
+    from scipy.spatial.distance import cdist
+
+    return cdist
 
 
 def segment_id(number: int) -> str:
