@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import sqlite3
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -34,19 +35,32 @@ def start(deployed: Deployed) -> None:
         deployed.start(f"d-{name}", [role])
 
 
-def tear(log: Path, rng: random.Random) -> str:
-    """What a power cut does to a log that was not synced: its tail is missing, or is not what was written."""
-    size = log.stat().st_size if log.exists() else 0
-    if not size:
-        return "nothing to tear"
-    at = rng.randrange(size // 3, size)
-    if rng.random() < 0.5:
-        os.truncate(log, at)
-        return f"cut {size - at} of {size} bytes"
-    with log.open("r+b") as file:
-        file.seek(at)
-        file.write(rng.randbytes(min(8192, size - at)))
-    return f"garbage at {at} of {size} bytes"
+def tear(deployed: Deployed, database: Path, rng: random.Random) -> str:
+    """What a power cut does to a log that was not synced: its tail is missing, or is not what was written.
+
+    Only what no checkpoint has reached can be lost: SQLite syncs the log before it copies pages from it. How far it did
+    says the shared memory (sqlite.org/walformat.html). The files are put aside before our own connection is closed,
+    which would copy all the log into the database.
+    """
+    wal, shared = (Path(f"{database}-{name}").read_bytes() for name in ("wal", "shm"))
+    size, last = struct.unpack_from("<H", shared, 14)[0], struct.unpack_from("<I", shared, 16)[0]
+    copied = max(struct.unpack_from("<I", shared, at)[0] for at in (96, 128))
+    pages = database.read_bytes()
+    deployed.transport.close()
+    first, end = (32 + frames * (24 + size) for frames in (copied, last))
+    told = "nothing to tear"
+    if end > first:
+        at = rng.randrange(first, end)
+        if rng.random() < 0.5:
+            wal, told = wal[:at], f"cut {end - at} of {end - first} bytes"
+        else:
+            garbage = rng.randbytes(min(8192, end - at))
+            wal, told = wal[:at] + garbage + wal[at + len(garbage) :], f"garbage in {end - first} bytes"
+    for name in ("wal", "shm"):
+        Path(f"{database}-{name}").unlink(missing_ok=True)
+    database.write_bytes(pages)
+    Path(f"{database}-wal").write_bytes(wal)
+    return told
 
 
 def test_a_torn_log(fleet: Fleet, kills: int, tmp_path: Path, tell: Tell) -> None:
@@ -64,15 +78,17 @@ def test_a_torn_log(fleet: Fleet, kills: int, tmp_path: Path, tell: Tell) -> Non
                 deployed.keep_fed()
                 time.sleep(0.05)
             deployed.kill_all()
-            deployed.transport.close()
-            torn.append(tear(data / "log.sqlite3-wal", rng))
+            torn.append(tear(deployed, data / "log.sqlite3", rng))
             deployed.reopen()
-            deployed.check()
+            if number % 5 == 0:  # what is wrong once stays wrong
+                deployed.check()
         start(deployed)
         deployed.feed(500)
         checked = deployed.finish()
         assert whole_source(deployed) == deployed.fed
-        tell(f"torn log, {rounds} times ({torn[-1]}): {checked}")
+        done = [each for each in torn if each != "nothing to tear"]
+        assert done
+        tell(f"torn log, {len(done)} times of {rounds} ({done[-1]}): {checked}")
     finally:
         deployed.close()
 
