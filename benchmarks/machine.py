@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.peers.install import QUIX_LOCK, STREAMS
 from tests.kafka.jars import POM, java
 
-_PACKAGES = ("kafka-python", "numpy", "orjson", "pydantic", "river", "scipy", "xxhash", "zstandard")
+_PACKAGES = ("kafka-python", "msgspec", "numpy", "orjson", "pydantic", "river", "scipy", "xxhash", "zstandard")
 
 
 def machine() -> dict[str, Any]:
