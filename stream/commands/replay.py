@@ -17,6 +17,7 @@ from stream.commands.common import CommandError, positive, stop_on_signals
 from stream.config import load
 from stream.replay import Replay
 from stream.report import describe, plain_console
+from stream.runtime import collector
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(str(error)) from None
     console = Console(stderr=True, quiet=arguments.json)
     with stop_on_signals() as stop, Replay(config, source, partitions=arguments.partitions) as replay:
+        collector.settle()
         with _bar(console, source.total) as bar:
             task = bar.add_task(arguments.format, total=source.total, completed=replay.rows)
 
