@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from benchmarks import backfill, contests, latency, memory, startup, sweep, users, workers
 from benchmarks.arena import Arena
@@ -70,27 +71,31 @@ def main() -> None:
     chosen = parser.parse_args()
     size = QUICK if chosen.quick else FULL
     began, head = time.time(), {"machine": machine(), "versions": versions(), "commit": commit()}
-    found = []
+    found: list[Part] = []
+
+    def document(seed: int) -> dict[str, Any]:
+        return {
+            "command": "make bench-quick" if chosen.quick else "make bench",
+            "began": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - began),
+            "quick": chosen.quick,
+            "complete": len(found) == len(PARTS),
+            **head,
+            "seeds": {"events": seed, "crowd": 1, "shop": 1},
+            "size": {name: getattr(size, name) for name in Size.__slots__},
+            "ratios": {name: round(ratio, 3) for part in found for name, ratio in part.ratios.items()},
+            "bars": [bar.as_json() for part in found for bar in part.bars],
+            "parts": {part.name: part.as_json() for part in found},
+        }
+
     with Arena(size.events, size.users) as arena:
         for name in chosen.parts:
             started = time.time()
             found.append(PARTS[name](arena, size))
             print(f"{name}: {time.time() - started:.0f} s", file=sys.stderr, flush=True)
-    document = {
-        "command": "make bench-quick" if chosen.quick else "make bench",
-        "began": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.time() - began),
-        "quick": chosen.quick,
-        **head,
-        "seeds": {"events": arena.seed, "crowd": 1, "shop": 1},
-        "size": {name: getattr(size, name) for name in Size.__slots__},
-        "ratios": {name: round(ratio, 3) for part in found for name, ratio in part.ratios.items()},
-        "bars": [bar.as_json() for part in found for bar in part.bars],
-        "parts": {part.name: part.as_json() for part in found},
-    }
-    if len(chosen.parts) == len(PARTS):
-        write(RESULTS, document)
-    print(table(document))
+            if len(chosen.parts) == len(PARTS):  # after each part: a run that was broken off is not lost
+                write(RESULTS, document(arena.seed))
+    print(table(document(arena.seed)))
 
 
 def _parts(text: str) -> list[str]:
