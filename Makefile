@@ -12,7 +12,7 @@ help:  ## list the commands
 run: $(VENV)/.run-ready  ## set up, then run the demo: synthetic shop, all stages, no broker
 	@$(BIN)/resegment demo
 
-test: $(VENV)/.test-ready  ## everything: format, lint, types, tests, with a real Kafka where one can be had; two minutes of faults
+test: $(VENV)/.test-ready  ## everything: format, lint, types, tests, with a real Kafka where one can be had; a cut of the faults
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/check.sh
 
 check: $(VENV)/.test-ready  ## format, lint, types and the fast tests: seconds, not minutes
