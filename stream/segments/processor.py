@@ -264,7 +264,7 @@ class Processor(Stage):
         for one in rejected:
             counters[f"dead.{one.reason}"] += 1
 
-    # -- looks ------------------------------------------------------------------------------------------------
+    # -- switches ---------------------------------------------------------------------------------------------
 
     def _slice(self, now_ms: int | None) -> _Slice:
         """How many users may be looked at without an event of theirs in this call, and for how long."""

@@ -163,7 +163,7 @@ class Model:
         return np.zeros(len(z)) if self.forest is None else self.forest.score(z)
 
     def confidence(self, share: FloatArray) -> FloatArray:
-        """(m,) how often users with such a share of distances were found in the same segment again."""
+        """(m,) how many of those who came into a segment with such a share of distances were in it a week later."""
         return calibrated(self.calibration, share)
 
     def _squared(self, z: FloatArray) -> FloatArray:
