@@ -22,9 +22,10 @@ from stream.backtest.history import History, scan
 from stream.backtest.page import page
 from stream.backtest.plan import Plan, PlanError, make_plan
 from stream.backtest.subject import FORMATS, SHOP, Subject, open_subject
-from stream.commands.common import CommandError, positive, stop_on_signals
+from stream.commands.common import CommandError, positive
 from stream.config import Config, load
 from stream.durations import format_duration, parse_duration
+from stream.runtime.signals import stop_on_signals
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -23,11 +23,12 @@ from rich.text import Text
 from producers.shop import Shop, ShopSettings
 from schemas import topics
 from stream.campaigns.file import parse_campaigns
-from stream.commands.common import CommandError, positive, stop_on_signals
+from stream.commands.common import CommandError, positive
 from stream.config import load
 from stream.replay import SOURCE_FILE, Replay
 from stream.report import describe, plain_console, segment_table
 from stream.runtime.health_server import HealthServer, HealthServerError
+from stream.runtime.signals import stop_on_signals
 from stream.transport.base import TopicPartition
 
 LONGEST_SECONDS = 100.0

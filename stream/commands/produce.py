@@ -20,9 +20,9 @@ from stream.commands.common import (
     opened,
     place_options,
     positive,
-    stop_on_signals,
 )
 from stream.runtime.logs import configure
+from stream.runtime.signals import stop_on_signals
 
 REPORT_SECONDS = 5.0
 

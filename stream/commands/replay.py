@@ -13,11 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from producers.readers import FORMATS, open_source
 from producers.source import SourceError
-from stream.commands.common import CommandError, positive, stop_on_signals
+from stream.commands.common import CommandError, positive
 from stream.config import load
 from stream.replay import Replay
 from stream.report import describe, plain_console
 from stream.runtime import collector
+from stream.runtime.signals import stop_on_signals
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

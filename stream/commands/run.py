@@ -21,7 +21,6 @@ from stream.commands.common import (
     input_partitions,
     place_options,
     positive,
-    stop_on_signals,
 )
 from stream.commands.topics import specs
 from stream.config import Config
@@ -31,6 +30,7 @@ from stream.runtime.health_server import HealthServer, HealthServerError
 from stream.runtime.logs import configure
 from stream.runtime.metrics import Metrics
 from stream.runtime.runner import Runner
+from stream.runtime.signals import stop_on_signals
 from stream.runtime.supervisor import Command, Supervisor, stop_when_orphaned
 from stream.transport.base import UnavailableError
 

@@ -24,7 +24,6 @@ from stream.commands.common import (
     place_options,
     positive,
     print_json,
-    stop_on_signals,
 )
 from stream.commands.segments import newest_model
 from stream.config import Config, load
@@ -32,6 +31,7 @@ from stream.features.layout import EVENTS
 from stream.replay import Replay
 from stream.report import plain_console
 from stream.runtime.changelog import Changelog
+from stream.runtime.signals import stop_on_signals
 from stream.segments.modeller import Modeller
 from stream.segments.population import Population
 from stream.segments.processor import Processor

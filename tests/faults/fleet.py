@@ -74,10 +74,13 @@ class Fleet:
         """Until it has ended; returns the exit status."""
         with self._changed:
             ended = self._changed.wait_for(lambda: process.status is not None, timeout)
+        if not ended:
+            self.signal(process, signal.SIGUSR1)  # its threads' stacks, into its log
+            time.sleep(1)
         assert ended and process.status is not None, f"{process.name} does not end:\n{self.tail(process.name)}"
         return process.status
 
-    def tail(self, name: str, lines: int = 25) -> str:
+    def tail(self, name: str, lines: int = 60) -> str:
         """The end of a worker's log."""
         log = self.logs / f"{name}.log"
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else "(no log)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ from stream.assembly import Deployment, Role
 from stream.config import load
 from stream.runtime import changelog, crash
 from stream.runtime.runner import Runner
+from stream.runtime.signals import stop_on_signals
 from stream.transport.base import TransportError
 from tests.faults.campaigns import CAMPAIGNS
 from tests.faults.journal import journal
@@ -21,10 +23,16 @@ from tests.faults.journal import journal
 
 def work(name: str, roles: list[Role], overrides: dict[str, Any], crash_point: str | None, log: Path) -> int:
     """Until SIGTERM; the exit code is 1 where a stage died."""
+    with stop_on_signals() as stop:
+        return _work(name, roles, overrides, crash_point, log, stop)
+
+
+def _work(
+    name: str, roles: list[Role], overrides: dict[str, Any], crash_point: str | None, log: Path, stop: threading.Event
+) -> int:
     _redirect(log)
+    faulthandler.register(signal.SIGUSR1)  # what a worker does that does not end
     os.chdir(log.parent)  # relative paths of log sinks
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     crash.arm(crash_point)
     changelog.TRIM_BYTES = 10_000  # as often with few users as with many
     config = load(None, overrides)
