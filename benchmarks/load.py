@@ -21,6 +21,9 @@ from stream.config import load
 from stream.transport.base import OutRecord
 
 _TICK_S = 0.01
+_VARIETY = 500_000
+"""Events that are written down before the load begins, but for their number and time; then they come again. What is
+measured shares its cores with the load, which should take as little of them as it can."""
 
 
 def main(bootstrap: str, prefix: str, rate: float, seconds: float, users: int, seed: int) -> None:
@@ -28,34 +31,41 @@ def main(bootstrap: str, prefix: str, rate: float, seconds: float, users: int, s
     config = load(None, {**kafka_settings(bootstrap, prefix), "transport.kafka.linger": 0})
     transport = config.transport.open()
     total = int(rate * seconds)
-    rng = np.random.default_rng(seed)
-    who = ((rng.zipf(ZIPF, total) * 7919) % users).tolist()
-    kinds = rng.choice(len(TYPES), total, p=SHARES).tolist()
-    amounts = rng.lognormal(3.2, 0.8, total).tolist()
+    written = _write(min(total, _VARIETY), users, seed)
     sent, late = 0, 0.0
-    began = time.time()
+    began = tick = time.time()
     while sent < total:
         due = min(total, int((time.time() - began) * rate))
         if due > sent:
             chunk = []
             for number in range(sent, due):
-                user, kind = who[number], TYPES[kinds[number]]
+                key, event = written[number % len(written)]
                 at = int((began + number / rate) * 1000)
-                event = {
-                    "event_id": f"load{seed}-{number}",
-                    "user_id": user_name(user),
-                    "occurred_at": at,
-                    "type": kind,
-                    "session_id": f"s{user:08d}{at // 1_800_000:09d}",
-                } | details(kind, number, user, amounts[number])
-                chunk.append(OutRecord(EVENTS, user_name(user).encode(), orjson.dumps(event), timestamp=at))
+                chunk.append(OutRecord(EVENTS, key, event % (number, at), timestamp=at))
             transport.produce(chunk)
             sent = due
             late = time.time() - (began + sent / rate)
-        time.sleep(_TICK_S)
+        tick = max(tick + _TICK_S, time.time())
+        time.sleep(tick - time.time() if tick > time.time() else 0.0)
     took = time.time() - began
     transport.close()
     print(json.dumps({"sent": sent, "seconds": took, "rate": sent / took, "late": late}))
+
+
+def _write(count: int, users: int, seed: int) -> list[tuple[bytes, bytes]]:
+    """Keys and events, with places for a number and a time."""
+    rng = np.random.default_rng(seed)
+    who = ((rng.zipf(ZIPF, count) * 7919) % users).tolist()
+    kinds = rng.choice(len(TYPES), count, p=SHARES).tolist()
+    amounts = rng.lognormal(3.2, 0.8, count).tolist()
+    half_hour = int(time.time()) // 1800
+    written = []
+    for number, (user, kind, amount) in enumerate(zip(who, kinds, amounts, strict=True)):
+        name = user_name(user)
+        event = {"user_id": name, "type": TYPES[kind], "session_id": f"s{user:08d}{half_hour:09d}"}
+        rest = orjson.dumps(event | details(TYPES[kind], number, user, amount))
+        written.append((name.encode(), b'{"event_id":"load%d-%%d","occurred_at":%%d,%b' % (seed, rest[1:])))
+    return written
 
 
 if __name__ == "__main__":

@@ -55,6 +55,6 @@ def push(queues: Hashes, starts: Ints, counts: Ints, hashes: Hashes) -> Hashes:
     # Position j of the new queue is position count + j of the old one with the new hashes behind it.
     source = counts[:, None] + np.arange(depth)
     fresh = source >= depth
-    old = np.take_along_axis(queues, np.minimum(source, depth - 1), axis=1)
+    old = queues.take(np.minimum(source, depth - 1) + (np.arange(len(queues)) * depth)[:, None])
     new = hashes[np.where(fresh, starts[:, None] + source - depth, 0)]
     return np.where(fresh, new, old)

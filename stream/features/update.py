@@ -7,7 +7,7 @@ cleared), then the contributions of all events are added in the order of events.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +30,9 @@ from stream.features.layout import (
     Source,
 )
 
+_Filter = tuple[tuple[str, ...], tuple[str, ...]]
+"""Kinds and categories."""
+
 
 @dataclass(slots=True)
 class _Contributions:
@@ -37,9 +40,12 @@ class _Contributions:
 
     users: Ints
     times: Ints
-    values: Floats
+    values: Floats | None
+    """None where each is a one."""
     events: Ints | None
     """Indices into the accepted events; None where half-hours contribute."""
+    first_cells: dict[int, Ints] = field(default_factory=dict)
+    """By group of arrays, the flat position of each user's first cell."""
 
 
 class Update:
@@ -56,7 +62,8 @@ class Update:
         self._arrays = arrays
         self._batch = batch
         self._sources: dict[Source, _Contributions] = {}
-        self._filtered: dict[tuple[tuple[str, ...], tuple[str, ...]], Ints] = {}
+        self._filtered: dict[_Filter, Ints] = {}
+        self._present: dict[tuple[_Filter, str], tuple[Ints, Floats]] = {}
         self._event_weights: dict[int, Floats] = {}
         self._group(events, rows)
 
@@ -66,6 +73,7 @@ class Update:
         if not len(self.events):
             return
         self._time = self._batch.time[self.events]
+        self._kind = self._batch.kind[self.events]
         self._before, self._after = self._move_times()
         self._shrink_sums()
         self._clear_tiles()
@@ -156,30 +164,33 @@ class Update:
         cells: dict[int, list[tuple[Ints, Floats]]] = {}
         for item in self._layout.decayed:
             adds = self._contributions(item.source)
-            users, values = adds.users, adds.values * self._weights(adds, item.half_life)
+            weights = self._weights(adds, item.half_life)
+            values = weights if adds.values is None else adds.values * weights
             place = self._layout.places[item.column]
-            column: int | Ints = place.start
+            cell = self._first_cells(adds, place.group) + place.start
             if item.buckets > 1:
                 category = self._batch.category[self.events[adds.events]]
                 named = category != 0
-                users, values = users[named], values[named]
-                column = place.start + (category[named] % np.uint64(item.buckets)).astype(np.int64)
-            cells.setdefault(place.group, []).append((self._cells(place.group, users, column), values))
+                cell = cell[named] + (category[named] % np.uint64(item.buckets)).astype(np.int64)
+                values = values[named]
+            cells.setdefault(place.group, []).append((cell, values))
         for ring in self._layout.rings:
             adds = self._contributions(ring.source)
             held, slot = windows.slots(adds.times, self._after[adds.users], ring.tile, ring.tiles)
             place = self._layout.places[ring.column]
-            cell = self._cells(place.group, adds.users, place.start + slot)
-            cells.setdefault(place.group, []).append((cell[held], adds.values[held]))
+            cell = (self._first_cells(adds, place.group) + (place.start + slot))[held]
+            values = np.ones(len(cell)) if adds.values is None else adds.values[held]
+            cells.setdefault(place.group, []).append((cell, values))
         for group, parts in cells.items():
             array = self._arrays[group]
             values = np.concatenate([part[1] for part in parts]).astype(array.dtype)
             np.add.at(array.reshape(-1), np.concatenate([part[0] for part in parts]), values)
 
-    def _cells(self, group: int, users: Ints, column: int | Ints) -> Ints:
+    def _first_cells(self, adds: _Contributions, group: int) -> Ints:
         """Positions in the flattened array of a group."""
-        cells: Ints = self.rows[users] * self._arrays[group].shape[1] + column
-        return cells
+        if group not in adds.first_cells:
+            adds.first_cells[group] = self.rows[adds.users] * self._arrays[group].shape[1]
+        return adds.first_cells[group]
 
     def _contributions(self, source: Source) -> _Contributions:
         if source not in self._sources:
@@ -188,17 +199,21 @@ class Update:
         return self._sources[source]
 
     def _measure(self, measure: Measure) -> _Contributions:
-        chosen = self._chosen(measure)
-        if measure.value == "one":
-            values = np.ones(len(chosen))
-        else:
-            field = measure.value.removeprefix("has:")
-            values = FIELDS[field].read(self._batch)[self.events[chosen]]
-            present = ~np.isnan(values)
-            chosen, values = chosen[present], values[present]
-            if measure.value != field:
-                values = np.ones(len(chosen))
+        chosen, values = self._chosen(measure), None
+        if measure.value != "one":
+            name = measure.value.removeprefix("has:")
+            chosen, present = self._with_field(measure, chosen, name)
+            values = present if measure.value == name else None
         return _Contributions(self._users[chosen], self._time[chosen], values, chosen)
+
+    def _with_field(self, measure: Measure, chosen: Ints, name: str) -> tuple[Ints, Floats]:
+        """Those of the events that carry the field, and its values."""
+        key = ((measure.kinds, measure.categories), name)
+        if key not in self._present:
+            values = FIELDS[name].read(self._batch)[self.events[chosen]]
+            present = ~np.isnan(values)
+            self._present[key] = chosen[present], values[present]
+        return self._present[key]
 
     def _half_hours(self, source: HalfHours) -> _Contributions:
         chosen = self._chosen(source.measure)
@@ -206,7 +221,7 @@ class Update:
         stored = bitmaps[self.rows]
         users, half_hours = visits.new_half_hours(stored, self._users[chosen], self._time[chosen], self._before)
         bitmaps[self.rows] = visits.remember(stored, users, half_hours, self._before, self._after)
-        return _Contributions(users, half_hours * HALF_HOUR_MS, np.ones(len(users)), None)
+        return _Contributions(users, half_hours * HALF_HOUR_MS, None, None)
 
     def _weights(self, adds: _Contributions, half_life: int) -> Floats:
         if adds.events is None:
@@ -222,10 +237,10 @@ class Update:
         if wanted not in self._filtered:
             mask = np.ones(len(self.events), bool)
             if measure.kinds:
-                mask &= _is_kind(measure.kinds)[self._batch.kind[self.events]]
+                mask &= _is_kind(measure.kinds)[self._kind]
             if measure.categories:
                 mask &= np.isin(self._batch.category[self.events], _category_hashes(measure.categories))
-            self._filtered[wanted] = np.flatnonzero(mask)
+            (self._filtered[wanted],) = mask.nonzero()
         return self._filtered[wanted]
 
     def _set_latest(self) -> None:

@@ -29,7 +29,11 @@ def new_half_hours(bitmaps: Hashes, groups: Ints, times: Ints, before: Ints) -> 
 def remember(bitmaps: Hashes, users: Ints, half_hours: Ints, before: Ints, after: Ints) -> Hashes:
     """The bitmaps (m, words) after the latest event moved from `before` to `after` and new half-hours were seen."""
     head = after // HALF_HOUR_MS
-    moved = _shift(bitmaps, head - before // HALF_HOUR_MS)
+    steps = head - before // HALF_HOUR_MS
+    moved = bitmaps.copy()
+    (ahead,) = steps.nonzero()
+    if len(ahead):
+        moved[ahead] = _shift(bitmaps[ahead], steps[ahead])
     words = bitmaps.shape[1]
     ages = head[users] - half_hours
     inside = ages < words * WORD_BITS
@@ -53,9 +57,10 @@ def _shift(bitmaps: Hashes, steps: Ints) -> Hashes:
     words = bitmaps.shape[1]
     whole, rest = np.divmod(np.minimum(steps, words * WORD_BITS), WORD_BITS)
     padded = np.concatenate([bitmaps, np.zeros((len(bitmaps), words + 1), np.uint64)], axis=1)
-    columns = np.arange(words) + whole[:, None]
-    near = np.take_along_axis(padded, columns, axis=1)
-    far = np.take_along_axis(padded, columns + 1, axis=1)
+    # Flat: for a few rows take_along_axis costs more than all else here.
+    cells = (np.arange(len(bitmaps)) * padded.shape[1] + whole)[:, None] + np.arange(words)
+    near = padded.take(cells)
+    far = padded.take(cells + 1)
     left = rest.astype(np.uint64)[:, None]
     # Two shifts: by 64 at once would be undefined.
     shifted: Hashes = near << left | far >> (np.uint64(WORD_BITS - 1) - left) >> np.uint64(1)

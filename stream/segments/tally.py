@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 
@@ -9,6 +10,9 @@ from stream.runtime.metrics import Recorder
 from stream.segments.assign import BUILT_IN_NAMES, QUARANTINE, segment_name
 from stream.segments.population import Population
 from stream.segments.prototypes import Model
+
+MEASURE_EVERY_S = 0.5
+"""Levels such as sizes cost as much as a small batch does: a processor that is at work shows them that often."""
 
 
 class Tally:
@@ -18,6 +22,7 @@ class Tally:
         self._name = name
         self._populations = populations
         self._recorder = recorder
+        self._measured_at = float("-inf")
 
     def totals(self) -> Counter[str]:
         """The counters of all partitions: take them before a call."""
@@ -45,6 +50,13 @@ class Tally:
         recorder.changes(_part(added, "changes"), arrived if wall_clock else ())
         anomalies = _part(added, "anomalies")
         recorder.anomalies(anomalies.get("entered", 0), anomalies.get("released", 0))
+        now = time.monotonic()
+        if not wall_clock or now - self._measured_at >= MEASURE_EVERY_S:
+            self._measured_at = now
+            self._measure(recorder, model)
+
+    def _measure(self, recorder: Recorder, model: Model | None) -> None:
+        """What is a level and not a count."""
         sizes = sum((Counter(population.sizes()) for population in self._populations.values()), Counter[int]())
         names = model.names if model else {}
         shown = [

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -95,6 +95,11 @@ def columns(fetched: Sequence[Any], topic: str) -> RecordColumns:
         [record.value for record in fetched],
         [tuple(record.headers) for record in fetched] if any(record.headers for record in fetched) else None,
     )
+
+
+def count(fetched: Mapping[Any, Sequence[Any]]) -> int:
+    """How many records one poll brought."""
+    return sum(len(part) if isinstance(part, RecordColumns) else 1 for records in fetched.values() for part in records)
 
 
 class _Taken:
