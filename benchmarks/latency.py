@@ -1,18 +1,21 @@
-"""From an event to its committed change, end to end: `resegment run`, a load of half the maximum rate, and a reader.
+"""From an event to its committed change, end to end: `resegment run`, a load, and a reader of what is committed.
 
-The maximum is what one processor drains in a second of wall time on this machine, with the broker beside it. At half
-of it the broker, the producer and the reader run on the same cores.
+The maximum is what one processor drains in a second of wall time on this machine, with the broker beside it. Under
+load the broker, the producer and the reader run on the same cores; what they take by themselves is the floor.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from benchmarks.arena import Arena, module
 from benchmarks.figures import Bar, Part, quantile, spread
-from benchmarks.live import service, under_load
+from benchmarks.live import echo, service, under_load
 
 LIMITS_MS = (50.0, 150.0)
+SHARES = (0.1, 0.25, 0.5)
+"""Loads, as shares of the maximum rate. The last one is the bar's."""
 
 
 @cache
@@ -25,24 +28,33 @@ def maximum_rate(arena: Arena, count: int) -> float:
 
 
 def run(arena: Arena, count: int, seconds: float) -> Part:
-    """One drain for the rate, then one load."""
+    """One drain for the rate, then one load after the other; those that are not the bar's for half as long."""
     rate = maximum_rate(arena, count)
-    prefix = "latency."
-    arena.fill(prefix, 0)
-    with service(arena, prefix):
-        trial = under_load(arena, prefix, rate / 2, seconds, arena.users)
-    latencies = [sample.latency for sample in trial.samples]
-    p50, p99 = quantile(latencies, 0.5), quantile(latencies, 0.99)
-    told = {"maximum_rate": rate, "load": trial.load, "samples": len(latencies), "p50_ms": p50, "p99_ms": p99}
-    told["p999_ms"] = quantile(latencies, 0.999)
+    told = [_under(arena, rate, share, seconds if share == SHARES[-1] else seconds / 2) for share in SHARES]
+    floor = _under(arena, rate, SHARES[-1], seconds / 2, floor=True)
+    summary = {"maximum_rate": spread([rate])}
+    for one in told:
+        summary |= {f"{name} at {one['share']:.0%}": spread([one[name]]) for name in ("p50_ms", "p99_ms")}
+    last = told[-1]
     bar = Bar(
         "event to committed change, p50 and p99, at half the maximum rate",
         "at most 50 ms; 150 ms",
-        [p50, p99],
+        [last["p50_ms"], last["p99_ms"]],
         LIMITS_MS,
         "at most",
         "ms",
-        f"{trial.load['rate']:,.0f} events/s, {len(latencies):,} changes",
+        f"{last['load']['rate']:,.0f} events/s, {last['samples']:,} changes; "
+        + ", ".join(f"{one['share']:.0%}: {one['p50_ms']:.0f}; {one['p99_ms']:.0f} ms" for one in told[:-1])
+        + f"; half with a stage that does nothing: {floor['p50_ms']:.0f}; {floor['p99_ms']:.0f} ms",
     )
-    summary = {"p50_ms": spread([p50]), "p99_ms": spread([p99]), "maximum_rate": spread([rate])}
-    return Part("latency", "make bench PARTS=latency", {"latency": [told]}, summary, [bar])
+    return Part("latency", "make bench PARTS=latency", {"latency": told, "floor": [floor]}, summary, [bar])
+
+
+def _under(arena: Arena, rate: float, share: float, seconds: float, *, floor: bool = False) -> dict[str, Any]:
+    prefix = f"latency{share:.0%}{'floor' if floor else ''}.".replace("%", "")
+    arena.fill(prefix, 0)
+    with echo(arena, prefix) if floor else service(arena, prefix):
+        trial = under_load(arena, prefix, rate * share, seconds, arena.users)
+    latencies = [sample.latency for sample in trial.samples]
+    told: dict[str, Any] = {"maximum_rate": rate, "share": share, "load": trial.load, "samples": len(latencies)}
+    return told | {f"{name}_ms": quantile(latencies, q) for name, q in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))}

@@ -59,6 +59,20 @@ def service(arena: Arena, prefix: str) -> Iterator[None]:
                 sys.exit(f"resegment run ended with {process.returncode}")
 
 
+@contextmanager
+def echo(arena: Arena, prefix: str) -> Iterator[None]:
+    """The stage that computes nothing, on topics that are there."""
+    command = module("benchmarks.floor", arena.cluster.bootstrap, prefix)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    if process.stdout.readline() != "ready\n":
+        sys.exit("the stage that computes nothing did not start")
+    try:
+        yield
+    finally:
+        process.communicate()
+
+
 def under_load(arena: Arena, prefix: str, rate: float, seconds: float, users: int) -> Trial:
     """Put a load on what runs; samples of the last `seconds`, after a quarter as many that do not count."""
     warm = seconds / 4
