@@ -88,14 +88,7 @@ class Arena:
         return self._learn("learn-core", self.core_config)
 
     def _learn(self, name: str, file: Path | None) -> bytes:
-        users = min(500, self.users // 4)
-        config = load(file, {"transport.data_dir": self.directory / name, "modeller.warm_up.users": users})
-        with Replay(config, _Sample(self.records[:LEARNED_FROM])) as replay:  # type: ignore[arg-type]
-            replay.run()
-            found = [r.value for r in replay.transport.read(TopicPartition(SEGMENT_MODEL, 0), 0) if r.value]
-        if not found:
-            sys.exit("the modeller published nothing on these events: too few users or events to learn from")
-        return found[-1]
+        return learned(self.directory / name, file, self.records[:LEARNED_FROM], min(500, self.users // 4))
 
     @cached_property
     def peer_model(self) -> Path:
@@ -154,6 +147,17 @@ def process_cpu(pid: int) -> float:
     """CPU seconds that a process, all threads, has used (Linux: utime and stime of /proc/PID/stat)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def learned(directory: Path, file: Path | None, records: list[OutRecord], users: int) -> bytes:
+    """The model that a replay of these events publishes last, warmed up by so many users, as its record's value."""
+    config = load(file, {"transport.data_dir": directory, "modeller.warm_up.users": users})
+    with Replay(config, _Sample(records)) as replay:  # type: ignore[arg-type]
+        replay.run()
+        found = [r.value for r in replay.transport.read(TopicPartition(SEGMENT_MODEL, 0), 0) if r.value]
+    if not found:
+        sys.exit("the modeller published nothing on these events: too few users or events to learn from")
+    return found[-1]
 
 
 def fill(transport: Transport, records: list[OutRecord], model: bytes) -> None:
