@@ -10,7 +10,6 @@ hardly moves the forest, and a user in an empty region close to a large segment 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -66,14 +65,3 @@ def decide(
     run = np.where(against, np.minimum(streak.astype(np.int16), 100) + 1, 0)
     turns = run >= np.where(held, settings.release_looks, settings.enter_looks)
     return Verdict(held ^ turns, np.where(turns, 0, run).astype(np.int8))
-
-
-def reasons(z: FloatArray, centre: FloatArray, count: int = 3) -> Sequence[int]:
-    """Which features gave a user away: axes of the scaled row (d,), strongest first, at most `count`.
-
-    Measured from the nearest prototype (d,): what is usual in a user's segment is no reason. Axes that add less
-    than a tenth of the strongest one's part are left out.
-    """
-    part = (z - centre) ** 2
-    strongest = np.argsort(-part, kind="stable")[:count]
-    return [int(axis) for axis in strongest if part[axis] > 0.1 * part.max()]

@@ -18,14 +18,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError
 from kafka.protocol.consumer import IsolationLevel
 from kafka.record.default_records import DefaultRecordBatch
 
-from stream.transport.base import Headers
-from stream.transport.records import Ints, RecordColumns, join
+from stream.transport.kafka_decode import Rows, read_many
+from stream.transport.records import RecordColumns, join
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,8 @@ _METHODS = (
     "_contains_abort_marker",
     "drain",
 )
-_VARINT_BITS = 64
+ANSWER_MS = 5
+"""So long a broker may take to answer with what it has; on one machine it takes one to three."""
 _FEW = 48
 """Below so many records in a batch the fixed cost of numpy is more than that of a loop."""
 _PART = 500
@@ -97,8 +97,26 @@ def columns(fetched: Sequence[Any], topic: str) -> RecordColumns:
     )
 
 
-def count(fetched: Mapping[Any, Sequence[Any]]) -> int:
-    """How many records one poll brought."""
+def poll(consumer: Any, max_records: int, seconds: float) -> dict[Any, list[Any]]:
+    """One poll that waits so long for the first record, and then brings what the broker has now.
+
+    The client asks for more as soon as it hands out the last it has, and the broker answers with the few events of
+    those milliseconds. What came in while they waited here, during the last commit, is the answer to the next request:
+    without it every other commit would be one of a handful of events.
+    """
+    fetched: dict[Any, list[Any]] = consumer.poll(timeout_ms=0, max_records=max_records)
+    if not fetched:
+        fresh: dict[Any, list[Any]] = consumer.poll(timeout_ms=int(seconds * 1000), max_records=max_records)
+        return fresh
+    room = max_records - _count(fetched)
+    if room > 0:
+        for where, records in consumer.poll(timeout_ms=ANSWER_MS, max_records=room).items():
+            fetched[where] = [*fetched.get(where, ()), *records]
+    return fetched
+
+
+def _count(fetched: Mapping[Any, Sequence[Any]]) -> int:
+    """How many records these are: lists of records, or of parts."""
     return sum(len(part) if isinstance(part, RecordColumns) else 1 for records in fetched.values() for part in records)
 
 
@@ -162,7 +180,7 @@ class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
     ) -> Iterator[tuple[int, RecordColumns]]:
         """(Leader epoch, columns) in order, never empty: what the client's own class would give record by record."""
         assert key_deserializer is None and value_deserializer is None
-        rows = _Rows()
+        rows = Rows()
         epoch = -1
         try:
             for batch in self._visible(tp, records):
@@ -170,14 +188,14 @@ class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 now = batch.leader_epoch if batch.magic == 2 else -1
                 if rows.offsets and (now != epoch or len(rows.offsets) >= _PART):
                     yield from self._part(epoch, rows.columns(tp))
-                    rows = _Rows()
+                    rows = Rows()
                 epoch, columns = now, None
                 if batch.magic == 2 and batch.records_count >= _FEW:
-                    columns = _read_many(tp, batch)
+                    columns = read_many(tp, batch)
                 if columns is not None:
                     if rows.offsets:
                         yield from self._part(epoch, rows.columns(tp))
-                        rows = _Rows()
+                        rows = Rows()
                     yield from self._part(epoch, columns)
                 elif batch.magic != 2 or not rows.read(batch):
                     self._read_plainly(tp, batch, rows)
@@ -218,7 +236,7 @@ class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 return True
         return bool(batch.is_control_batch)
 
-    def _read_plainly(self, tp: Any, batch: Any, rows: _Rows) -> None:
+    def _read_plainly(self, tp: Any, batch: Any, rows: Rows) -> None:
         """By the client's own decoder, up to the record that it refuses."""
         for record in batch:
             if self.check_crcs and not record.validate_crc():
@@ -235,213 +253,3 @@ class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
             columns = columns[int(np.searchsorted(columns.offsets, self.fetch_offset)) :]
         if len(columns):
             yield epoch, columns
-
-
-class _Rows:
-    """Records of small batches, read one by one."""
-
-    __slots__ = ("headers", "keys", "offsets", "timestamps", "values")
-
-    def __init__(self) -> None:
-        self.offsets: list[int] = []
-        self.timestamps: list[int] = []
-        self.keys: list[bytes | None] = []
-        self.values: list[bytes | None] = []
-        self.headers: list[Headers] = []
-
-    def read(self, batch: Any) -> bool:
-        """Add the records of a v2 batch; or none, and False, where its bytes are not what the format says."""
-        before = len(self.offsets)
-        try:
-            self._read(_body(batch), batch)
-        except (IndexError, ValueError):
-            for column in (self.offsets, self.timestamps, self.keys, self.values, self.headers):
-                del column[before:]
-            return False
-        return True
-
-    def _read(self, data: bytes, batch: Any) -> None:
-        base, first, appended = batch.base_offset, batch.first_timestamp, batch.timestamp_type
-        at = 0
-        for _ in range(batch.records_count):
-            length, at = _varint(data, at)
-            end = at + length
-            _, at = _varint(data, at)  # attributes, of which none are defined
-            delta, at = _varint(data, at)
-            self.timestamps.append(batch.max_timestamp if appended else first + delta)
-            delta, at = _varint(data, at)
-            self.offsets.append(base + delta)
-            key, at = _content(data, at)
-            self.keys.append(key)
-            value, at = _content(data, at)
-            self.values.append(value)
-            headers, at = _headers(data, at)
-            self.headers.append(headers)
-            if at != end:
-                raise ValueError("a record does not end where it says")
-        if at != len(data):
-            raise ValueError("the records do not fill their batch")
-
-    def columns(self, tp: Any) -> RecordColumns:
-        """As columns, at least one record."""
-        try:
-            offsets, timestamps = np.array(self.offsets, np.int64), np.array(self.timestamps, np.int64)
-        except OverflowError as error:
-            raise CorruptRecordError(f"{tp.topic}/{tp.partition} has a number of more than 64 bits") from error
-        return RecordColumns(
-            tp.topic,
-            tp.partition,
-            offsets,
-            timestamps,
-            self.keys,
-            self.values,
-            self.headers if any(self.headers) else None,
-        )
-
-
-def _body(batch: Any) -> bytes:
-    """The records of a v2 batch, decompressed."""
-    iter(batch)
-    return bytes(batch._buffer) if batch._pos == 0 else bytes(memoryview(batch._buffer)[batch._pos :])
-
-
-def _read_many(tp: Any, batch: Any) -> RecordColumns | None:
-    """All records of a v2 batch, field by field; None where its bytes are not what the format says."""
-    data = _body(batch)
-    raw = np.frombuffer(data, np.uint8)
-    try:
-        starts, ends = _frame(data, batch.records_count)
-        # A record begins with its length, which is not negative, and one byte of attributes, of which none are defined.
-        if (raw[[0, *ends[:-1]]] & 1).any() or (raw[starts] & 0x80).any():
-            return None
-        timestamps, at = _varints(raw, np.array(starts, np.int64) + 1)
-        offsets, at = _varints(raw, at)
-        key_lengths, keys = _varints(raw, at)
-        value_lengths, values = _varints(raw, _after(data, keys, key_lengths))
-        at = _after(data, values, value_lengths)
-        headers: list[Headers] | None = None
-        if raw[at].any():
-            read = [_headers(data, start) for start in at.tolist()]
-            headers, at = [found for found, _ in read], np.array([end for _, end in read], np.int64)
-        else:
-            at += 1
-        if not np.array_equal(at, ends):
-            return None
-    except (IndexError, ValueError):
-        return None
-    return RecordColumns(
-        tp.topic,
-        tp.partition,
-        batch.base_offset + offsets,
-        np.full(len(offsets), batch.max_timestamp) if batch.timestamp_type else batch.first_timestamp + timestamps,
-        _slices(data, keys, key_lengths),
-        _slices(data, values, value_lengths),
-        headers,
-    )
-
-
-def _frame(data: bytes, count: int) -> tuple[list[int], list[int]]:
-    """Where the body of each of `count` records begins and ends: the one thing that must be read in a row."""
-    starts: list[int] = []
-    ends: list[int] = []
-    at = 0
-    for _ in range(count):
-        length = data[at]
-        if length & 0x80:
-            more = data[at + 1]
-            if more & 0x80:
-                length, at = _varint(data, at)
-            else:
-                # Two bytes are what nearly all events take.
-                length = (length & 0x7F | more << 7) >> 1
-                at += 2
-        else:
-            length >>= 1
-            at += 1
-        starts.append(at)
-        at += length
-        ends.append(at)
-    if at != len(data):
-        raise ValueError("the records do not fill their batch")
-    return starts, ends
-
-
-def _varints(raw: npt.NDArray[np.uint8], at: Ints) -> tuple[Ints, Ints]:
-    """The zigzag numbers at these places, and where they end."""
-    byte = raw[at]
-    number = (byte & 0x7F).astype(np.int64)
-    at = at + 1
-    going = np.flatnonzero(byte & 0x80)
-    shift = 7
-    while len(going):
-        if shift >= _VARINT_BITS:
-            raise ValueError("a varint has no end")
-        byte = raw[at[going]]
-        number[going] |= (byte & 0x7F).astype(np.int64) << shift
-        at[going] += 1
-        going = going[(byte & 0x80) != 0]
-        shift += 7
-    return (number.view(np.uint64) >> np.uint64(1)).view(np.int64) ^ -(number & 1), at
-
-
-def _after(data: bytes, starts: Ints, lengths: Ints) -> Ints:
-    """Where nullable fields end."""
-    if lengths.max() > len(data):
-        raise ValueError("a field is longer than its batch")
-    return starts + np.maximum(lengths, 0)
-
-
-def _slices(data: bytes, starts: Ints, lengths: Ints) -> list[bytes | None]:
-    """The content at each place; None where the length is negative."""
-    ends = (starts + np.maximum(lengths, 0)).tolist()
-    found: list[bytes | None] = list(map(data.__getitem__, map(slice, starts.tolist(), ends)))
-    if lengths.min() < 0:
-        for at in np.flatnonzero(lengths < 0).tolist():
-            found[at] = None
-    return found
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    byte = data[at]
-    at += 1
-    if not byte & 0x80:
-        return (byte >> 1) ^ -(byte & 1), at
-    number, shift = byte & 0x7F, 7
-    while True:
-        byte = data[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
-        if not byte & 0x80:
-            return (number >> 1) ^ -(number & 1), at
-        shift += 7
-        if shift >= _VARINT_BITS:
-            raise ValueError("a varint has no end")
-
-
-def _content(data: bytes, at: int) -> tuple[bytes | None, int]:
-    length, at = _varint(data, at)
-    if length < 0:
-        return None, at
-    end = at + length
-    return data[at:end], end
-
-
-def _headers(data: bytes, at: int) -> tuple[Headers, int]:
-    number, at = _varint(data, at)
-    if not number:
-        return (), at
-    if number < 0:
-        raise ValueError("a record has a negative number of headers")
-    found: list[Any] = []
-    for _ in range(number):
-        name, at = _content(data, at)
-        if name is None:
-            raise ValueError("a header has no name")
-        content, at = _content(data, at)
-        found.append((_text(name), content))
-    return tuple(found), at
-
-
-@lru_cache(maxsize=1024)
-def _text(name: bytes) -> str:
-    return name.decode()

@@ -31,7 +31,7 @@ from kafka.structs import TopicPartition as KafkaPartition
 from stream.runtime import crash
 from stream.transport.base import FencedError, OutRecord, Poll, Record, Session, TopicPartition, UnavailableError
 from stream.transport.kafka_clients import Clients
-from stream.transport.kafka_fetch import columns, count
+from stream.transport.kafka_fetch import columns, poll
 from stream.transport.kafka_group import CopartitionAssignor, Ownership
 from stream.transport.kafka_send import send_all
 from stream.transport.watchdog import Watchdog
@@ -40,8 +40,6 @@ log = logging.getLogger(__name__)
 
 _SLICE_S = 0.1
 """The client's poll says nothing of a new assignment, and waits for unstable offsets: it gets so long at a time."""
-_ANSWER_MS = 5
-"""So long a broker may take to answer with what it has; on one machine it takes one to three."""
 _REBALANCE_S = 5.0
 """So long beyond its time a poll stays for the end of a rebalance, which may wait for a member that is busy."""
 _GOODBYE_S = 5.0
@@ -113,7 +111,7 @@ class KafkaSession(Session):
             # A join that ends while nobody waits for it is thrown away by the client, and begins anew: so stay.
             left = deadline - time.monotonic() if self._is_stable() else _SLICE_S
             with self._clients.errors():
-                fetched = self._fetch(max_records, min(max(left, 0.0), _SLICE_S))
+                fetched = poll(self._consumer, max_records, min(max(left, 0.0), _SLICE_S))
                 revoked = self._take_changes()
                 # What came before a partition was lost: if it is ours again, its position is looked up anew.
                 fetched = {where: records for where, records in fetched.items() if where in self._committed}
@@ -240,26 +238,6 @@ class KafkaSession(Session):
             self._watchdog.run(self._producer.abort_transaction, _GOODBYE_S)
         except (KafkaError, TimeoutError) as error:
             log.info("the transaction of %s is left to its successor: %s", self._group, str(error) or "timed out")
-
-    def _fetch(self, max_records: int, seconds: float) -> dict[KafkaPartition, list[Any]]:
-        """Records, up to what the broker has now.
-
-        The client asks for more as soon as it hands out the last it has, and the broker answers with the few events of
-        those milliseconds. What came in while they waited here, during the last commit, is the answer to the next
-        request: without it every other commit would be one of a handful of events.
-        """
-        fetched: dict[KafkaPartition, list[Any]] = self._consumer.poll(timeout_ms=0, max_records=max_records)
-        if not fetched:
-            fresh: dict[KafkaPartition, list[Any]] = self._consumer.poll(
-                timeout_ms=int(seconds * 1000), max_records=max_records
-            )
-            return fresh
-        room = max_records - count(fetched)
-        if room > 0:
-            more = self._consumer.poll(timeout_ms=_ANSWER_MS, max_records=room)
-            for where, records in more.items():
-                fetched[where] = [*fetched.get(where, ()), *records]
-        return fetched
 
     def _take_changes(self) -> frozenset[TopicPartition]:
         """Note what the callbacks recorded; returns what was revoked."""

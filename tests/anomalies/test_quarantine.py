@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.model import OutlierThresholds
-from stream.anomalies.quarantine import QuarantineSettings, decide, outlying, reasons
+from stream.anomalies.quarantine import QuarantineSettings, decide, outlying
 
 THRESHOLDS = OutlierThresholds(score=0.95, score_release=0.9, distance=8.0, distance_release=6.0)
 
@@ -72,13 +72,6 @@ def test_switched_off_lets_everybody_out() -> None:
 def test_either_measure_is_enough_and_the_threshold_itself_is_not() -> None:
     score, distance = np.array([0.96, 0.0, 0.95, 0.0]), np.array([0.0, 8.1, 0.0, 8.0])
     assert outlying(score, distance, THRESHOLDS).tolist() == [True, True, False, False]
-
-
-def test_reasons_are_measured_from_the_prototype() -> None:
-    z, centre = np.array([5.0, 5.0, -4.0, 0.5]), np.array([5.0, 0.0, 0.0, 0.0])
-    assert list(reasons(z, centre)) == [1, 2]
-    assert list(reasons(z, centre, count=1)) == [1]
-    assert list(reasons(centre, centre)) == []
 
 
 def test_settings_refuse_what_makes_no_sense() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from kafka.structs import TopicPartition
 
 from stream.transport import kafka_fetch
 from stream.transport.kafka_fetch import ColumnRecords, columns
+from stream.transport.records import RecordColumns
 
 WHERE = TopicPartition("t", 3)
 NONE, GZIP, ZSTD = 0, 1, 4
@@ -231,3 +233,96 @@ def test_a_consumer_with_deserializers_is_left_alone(caplog: pytest.LogCaptureFi
     assert not kafka_fetch.install(consumer)
     assert not vars(consumer._fetcher)
     assert "one by one" in caplog.text
+
+
+class Waiting:
+    """A client that asks for more as it hands out the last it has, and whose broker answers at once with all it has."""
+
+    def __init__(self) -> None:
+        self.log: dict[TopicPartition, list[RecordColumns]] = {}
+        self.polls: list[int] = []
+        self._held: list[tuple[TopicPartition, RecordColumns]] = []
+        self._end: dict[int, int] = {}
+
+    def arrive(self, partition: int, count: int) -> None:
+        """Events reach the broker."""
+        start = self._end.get(partition, 0)
+        self._end[partition] = start + count
+        offsets = np.arange(start, start + count)
+        part = RecordColumns("t", partition, offsets, offsets, [b""] * count, [b""] * count, None)
+        self.log.setdefault(TopicPartition("t", partition), []).append(part)
+
+    def ask(self) -> None:
+        """What the broker has now will wait for the next poll."""
+        self._held += [(where, part) for where, parts in self.log.items() for part in parts]
+        self.log.clear()
+
+    def poll(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[RecordColumns]]:
+        """As the client does it."""
+        self.polls.append(timeout_ms)
+        if not self._held and timeout_ms:
+            self.ask()
+        taken: dict[TopicPartition, list[RecordColumns]] = {}
+        while self._held and max_records:
+            where, part = self._held.pop(0)
+            if len(part) > max_records:
+                self._held.insert(0, (where, part[max_records:]))
+                part = part[:max_records]
+            taken.setdefault(where, []).append(part)
+            max_records -= len(part)
+        if not self._held and taken and not timeout_ms:
+            self.ask()
+        return taken
+
+
+def sizes(fetched: dict[TopicPartition, list[RecordColumns]]) -> dict[int, int]:
+    return {where.partition: sum(map(len, parts)) for where, parts in fetched.items()}
+
+
+def test_a_poll_brings_what_came_while_the_last_batch_was_committed() -> None:
+    client = Waiting()
+    client.arrive(0, 1)
+    client.ask()  # the answer to the request that the last poll sent
+    client.arrive(0, 60)
+    client.arrive(1, 40)
+    assert sizes(kafka_fetch.poll(client, 5_000, 0.1)) == {0: 61, 1: 40}
+    assert client.polls == [0, kafka_fetch.ANSWER_MS]
+
+
+def test_a_poll_that_had_to_wait_asks_for_no_more() -> None:
+    client = Waiting()
+    client.arrive(0, 3)
+    assert sizes(kafka_fetch.poll(client, 5_000, 0.1)) == {0: 3}
+    assert client.polls == [0, 100]
+
+
+def test_a_poll_that_is_full_asks_for_no_more() -> None:
+    client = Waiting()
+    client.arrive(0, 30)
+    client.ask()
+    client.arrive(1, 1)
+    assert sizes(kafka_fetch.poll(client, 30, 0.1)) == {0: 30}
+    assert client.polls == [0]
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), max_size=4), max_size=8), st.integers(1, 25))
+def test_polls_bring_everything_once_and_in_order(arrivals: list[list[tuple[int, int]]], limit: int) -> None:
+    client = Waiting()
+    seen: dict[int, list[int]] = {}
+    total: dict[int, int] = {}
+
+    def take() -> int:
+        fetched = kafka_fetch.poll(client, limit, 0.1)
+        for where, parts in fetched.items():
+            seen.setdefault(where.partition, []).extend(columns(parts, "t").offsets.tolist())
+        assert sum(sizes(fetched).values()) <= limit
+        return len(fetched)
+
+    for arrived in arrivals:
+        for partition, count in arrived:
+            client.arrive(partition, count)
+            total[partition] = total.get(partition, 0) + count
+        take()
+    while take():
+        pass
+    assert seen == {partition: list(range(count)) for partition, count in total.items()}
