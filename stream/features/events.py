@@ -68,7 +68,12 @@ class IngestSettings(BaseModel):
 
     max_event_bytes: int = Field(default=64 * 1024, ge=256)
     earliest: date = Field(default=date(1995, 1, 1), description="Events from before this day (UTC) are too old")
-    allowed_skew: Duration = Field(default=5 * 60_000, description="How far event time may run ahead of the clock")
+    allowed_skew: Duration = Field(
+        default=5 * 60_000,
+        le=30 * 60_000,
+        description="How far event time may run ahead of the clock; 30 minutes at most, because a Kafka broker refuses "
+        "records whose time is an hour ahead of its own",
+    )
     allowed_lateness: Duration = Field(
         default=2 * 86_400_000, description="How far an event may be behind the latest event of its partition"
     )

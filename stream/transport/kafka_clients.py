@@ -29,6 +29,8 @@ _FENCED = (
     kafka_errors.IllegalStateError,
 )
 
+_TIMES = (kafka_errors.InvalidRecordError, kafka_errors.InvalidTimestampError)
+
 
 class Clients:
     """Makes consumers, producers and admin clients for one cluster."""
@@ -122,6 +124,14 @@ class Clients:
             return UnavailableError(f"Kafka at {servers} refused the login ({said}): check the sasl settings")
         if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):
             return UnavailableError(f"a topic does not exist ({said}): run `resegment topics create`")
+        if (
+            isinstance(error, kafka_errors.InvalidRecordError | kafka_errors.InvalidTimestampError)
+            and "imestamp" in said
+        ):
+            return UnavailableError(
+                f"Kafka at {servers} refuses a record for its time ({said}): is this machine's clock right, or the "
+                "broker's wrong?"
+            )
         if isinstance(error, kafka_errors.RetriableError | OSError):
             return UnavailableError(
                 f"no Kafka broker answers at {servers} ({said}): is it running, is the address right?"

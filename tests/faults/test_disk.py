@@ -1,4 +1,4 @@
-"""The embedded transport's disk: a log that lost its tail, a full disk, and clocks that step."""
+"""The embedded transport's disk: a log that lost its tail, a full disk, a slow one."""
 
 from __future__ import annotations
 
@@ -11,18 +11,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from producers.shop import ShopSettings
 from schemas import topics
-from stream.assembly import Deployment
 from stream.transport.base import TopicPartition, TransportError
-from tests.faults.campaigns import CAMPAIGNS
 from tests.faults.deployed import Deployed, embedded_place
 from tests.faults.fleet import Fleet
-from tests.faults.journal import journal
 from tests.faults.test_zombies import until
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(0)]
@@ -169,42 +164,5 @@ def test_a_slow_disk(fleet: Fleet, kills: int, tmp_path: Path, tell: Tell) -> No
             waits += seconds
             time.sleep(rng.uniform(0.0, 0.3))
         tell(f"slow disk, {waits:.0f} s of waiting: {deployed.finish()}")
-    finally:
-        deployed.close()
-
-
-def test_clocks_that_step(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wall clock is set forth by days and back by more: nothing but the sweeps' times can tell."""
-    settings = {"runner.clock": "wall", "processor.sweep_interval": "1h"}
-    deployed = Deployed(fleet, embedded_place(tmp_path / "data"), 2, 23, tmp_path, **settings)
-    now = ShopSettings(days=400).end_ms / 1000
-    rng = random.Random(5)
-
-    def wall() -> float:
-        return now
-
-    clock = SimpleNamespace(time=wall, monotonic=time.monotonic, perf_counter=time.perf_counter)
-    monkeypatch.setattr("stream.runtime.runner.time", clock)
-    deployment = Deployment(
-        deployed.config,
-        journal(deployed.transport, "stepping"),
-        2,
-        wall_clock=True,
-        campaigns=CAMPAIGNS,
-    )
-    try:
-        for _ in range(60):
-            deployed.feed(150)
-            for runner in deployment.runners:
-                runner.step(0.0)
-                runner.step(0.0)
-            now += rng.choice((60, 3_600, 86_400, -7_200, -100_000))
-        for _ in range(10):
-            for runner in deployment.runners:
-                while runner.step(0.0):
-                    pass
-        for runner in deployment.runners:
-            runner.abandon()
-        deployed.check()
     finally:
         deployed.close()

@@ -247,6 +247,9 @@ def test_limits_are_settings() -> None:
     assert rejection(dump(occurred_at=NOW + 2), allowed_skew="1ms")[0] == "too_far_in_future"
     with pytest.raises(ValidationError, match="earliest"):
         IngestSettings(earliest=date(1970, 1, 1))
+    # A commit whose records a broker refuses for their time would be tried for ever.
+    with pytest.raises(ValueError, match="allowed_skew"):
+        IngestSettings(allowed_skew="31m")
     with pytest.raises(ValidationError, match="max_event_byte"):
         IngestSettings.model_validate({"max_event_byte": 1})
 
