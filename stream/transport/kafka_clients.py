@@ -29,6 +29,18 @@ _FENCED = (
     kafka_errors.IllegalStateError,
 )
 
+_TRANSIENT = (
+    kafka_errors.RetriableError,
+    OSError,
+    # No class of errors that may be tried again has these, but a broker that restarts brings them about: a partition
+    # whose leader is broker -1 for now, a broker that has not registered yet, an error of its own.
+    kafka_errors.UnknownBrokerIdError,
+    kafka_errors.BrokerNotAvailableError,
+    kafka_errors.StaleBrokerEpochError,
+    kafka_errors.BrokerIdNotRegisteredError,
+    kafka_errors.RebalanceInProgressError,
+    kafka_errors.UnknownError,
+)
 _TIMES = (kafka_errors.InvalidRecordError, kafka_errors.InvalidTimestampError)
 
 
@@ -132,7 +144,7 @@ class Clients:
                 f"Kafka at {servers} refuses a record for its time ({said}): is this machine's clock right, or the "
                 "broker's wrong?"
             )
-        if isinstance(error, kafka_errors.RetriableError | OSError):
+        if isinstance(error, _TRANSIENT):
             return UnavailableError(
                 f"no Kafka broker answers at {servers} ({said}): is it running, is the address right?"
             )

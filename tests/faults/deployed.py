@@ -44,10 +44,18 @@ EAGER: dict[str, Any] = {
 
 
 class Deployed:
-    """One deployment. `place` are the settings that say where; `partitions` of the events."""
+    """One deployment. `place` are the settings that say where; `partitions` of the events; the shop's `customers`, who
+    are good for some 1,100 events each."""
 
     def __init__(
-        self, fleet: Fleet, place: dict[str, Any], partitions: int, seed: int, directory: Path, **settings: Any
+        self,
+        fleet: Fleet,
+        place: dict[str, Any],
+        partitions: int,
+        seed: int,
+        directory: Path,
+        customers: int = 250,
+        **settings: Any,
     ) -> None:
         self.fleet = fleet
         self.partitions = partitions
@@ -56,7 +64,7 @@ class Deployed:
         self.config: Config = load(None, self.overrides)
         self.workers: dict[str, tuple[Process, list[str]]] = {}
         self.transport: Transport
-        self._shop = Shop(ShopSettings(users=250, days=200, seed=seed, joining=0.2, broken=0.01, too_late=0.002))
+        self._shop = Shop(ShopSettings(users=customers, days=200, seed=seed, joining=0.2, broken=0.01, too_late=0.002))
         self._rows: Iterator[SourceRow] | None = None
         self._directory = directory
         self.fed = 0
@@ -161,7 +169,7 @@ class Deployed:
     def _next(self, count: int) -> list[OutRecord]:
         assert self._rows is not None
         rows = list(islice(self._rows, count))
-        assert rows, "the shop has closed: give it more days"
+        assert rows, "the shop has closed: give it more customers"
         return [OutRecord(topics.EVENTS, row.key, row.value, None, (), row.timestamp) for row in rows]
 
     # -- the end ----------------------------------------------------------------------------------------------

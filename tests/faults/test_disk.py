@@ -62,7 +62,7 @@ def test_a_torn_log(fleet: Fleet, kills: int, tmp_path: Path, tell: Tell) -> Non
     """Everything dies at once and the log's tail is lost: what is left is whole, and the work goes on from there."""
     rng = random.Random(4)
     data = tmp_path / "data"
-    deployed = Deployed(fleet, embedded_place(data), 3, 21, tmp_path)
+    deployed = Deployed(fleet, embedded_place(data), 3, 21, tmp_path, customers=1_000 if kills else 250)
     torn: list[str] = []
     rounds = 25 if kills else 2
     try:
