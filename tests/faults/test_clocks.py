@@ -67,7 +67,7 @@ class Stepping:
 
     def __init__(self, fleet: Fleet, place: dict[str, Any], directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = time.time()
-        settings = {"runner.clock": "wall", "processor.sweep_interval": "1h"}
+        settings: dict[str, Any] = {"runner.clock": "wall", "processor.sweep_interval": "1h"}
         self.deployed = Deployed(fleet, place, 2, 23, directory, **settings)
         clock = SimpleNamespace(time=lambda: self.now, monotonic=time.monotonic, perf_counter=time.perf_counter)
         monkeypatch.setattr("stream.runtime.runner.time", clock)
