@@ -106,12 +106,17 @@ def poll(consumer: Any, max_records: int, seconds: float) -> dict[Any, list[Any]
     """
     fetched: dict[Any, list[Any]] = consumer.poll(timeout_ms=0, max_records=max_records)
     if not fetched:
-        fresh: dict[Any, list[Any]] = consumer.poll(timeout_ms=int(seconds * 1000), max_records=max_records)
-        return fresh
+        return poll_once(consumer, max_records, seconds)
     room = max_records - _count(fetched)
     if room > 0:
         for where, records in consumer.poll(timeout_ms=ANSWER_MS, max_records=room).items():
             fetched[where] = [*fetched.get(where, ()), *records]
+    return fetched
+
+
+def poll_once(consumer: Any, max_records: int, seconds: float) -> dict[Any, list[Any]]:
+    """The client's own poll, which waits for a rebalance too."""
+    fetched: dict[Any, list[Any]] = consumer.poll(timeout_ms=int(seconds * 1000), max_records=max_records)
     return fetched
 
 

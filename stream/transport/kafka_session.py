@@ -31,7 +31,7 @@ from kafka.structs import TopicPartition as KafkaPartition
 from stream.runtime import crash
 from stream.transport.base import FencedError, OutRecord, Poll, Record, Session, TopicPartition, UnavailableError
 from stream.transport.kafka_clients import Clients
-from stream.transport.kafka_fetch import columns, poll
+from stream.transport.kafka_fetch import columns, poll, poll_once
 from stream.transport.kafka_group import CopartitionAssignor, Ownership
 from stream.transport.kafka_send import send_all
 from stream.transport.watchdog import Watchdog
@@ -109,9 +109,11 @@ class KafkaSession(Session):
         deadline = time.monotonic() + timeout
         while True:
             # A join that ends while nobody waits for it is thrown away by the client, and begins anew: so stay.
-            left = deadline - time.monotonic() if self._is_stable() else _SLICE_S
+            stable = self._is_stable()
+            left = deadline - time.monotonic() if stable else _SLICE_S
+            ask = poll if stable else poll_once
             with self._clients.errors():
-                fetched = poll(self._consumer, max_records, min(max(left, 0.0), _SLICE_S))
+                fetched = ask(self._consumer, max_records, min(max(left, 0.0), _SLICE_S))
                 revoked = self._take_changes()
                 # What came before a partition was lost: if it is ours again, its position is looked up anew.
                 fetched = {where: records for where, records in fetched.items() if where in self._committed}
