@@ -101,7 +101,7 @@ def test_a_storm_of_rebalances(on_kafka: Callable[..., Deployed], tell: Tell, st
 
 
 def test_a_storm_on_the_embedded_transport(fleet: Fleet, kills: int, tmp_path: Path, tell: Tell) -> None:
-    deployed = Deployed(fleet, embedded_place(tmp_path / "data"), 4, 13, tmp_path)
+    deployed = Deployed(fleet, embedded_place(tmp_path / "data"), 4, 13, tmp_path, customers=1_000 if kills else 250)
     try:
         storm(deployed, 90.0 if kills else 5.0, random.Random(3), tell, False)
     finally:
