@@ -21,7 +21,8 @@ BUYERS = rule("buyers", "purchases_7d >= 2")
 VIPS = rule("vips", "spend_7d >= 100", "spend_7d < 50")
 
 
-def test_an_event_moves_its_user_and_the_change_says_why() -> None:
+def test_an_event_moves_its_user_and_the_change_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.segments.tally.MEASURE_EVERY_S", 0.0)
     driven = Driven(ACTIVE, BUYERS)
     assert told(driven.buy("ann", START)) == [("ann", "+active", "behaviour")]
     (change,) = driven.buy("ann", START + HOUR)
