@@ -14,20 +14,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from types import FunctionType
 
 import numpy as np
 
 from benchmarks.arena import LEARNED_FROM, PARTITIONS, learned
+from benchmarks.crowd import fresh
 from benchmarks.figures import quantile
 from benchmarks.workload import events
-from schemas.topics import EVENTS, SEGMENT_MODEL
-from stream.config import load
-from stream.segments.processor import Processor
+from schemas.topics import EVENTS
 from stream.transport.base import OutRecord, Record
 from stream.transport.murmur2 import partitions_of
-from stream.transport.records import ReadRecord, RecordColumns
+from stream.transport.records import RecordColumns
 
 SIZES = (100, 400, 1_000, 2_000, 5_000)
 COUNT, USERS, WARM = 400_000, 20_000, 50_000
@@ -42,10 +42,7 @@ class Bench:
         records = list(events(COUNT, USERS, int(time.time() * 1000), seed))
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             model = learned(Path(directory), None, records[:LEARNED_FROM], USERS // 40)
-        self.processor = Processor(load(None).layout())
-        for partition in range(PARTITIONS):
-            self.processor.restore(partition, ())
-        self.processor.update_table(SEGMENT_MODEL, [ReadRecord(SEGMENT_MODEL, 0, 0, 0, b"1", model, ())])
+        self.processor = fresh(model)
         numbers = partitions_of([record.key or b"" for record in records], PARTITIONS)
         self._rows: list[Iterator[OutRecord]] = [
             iter([records[i] for i in np.flatnonzero(numbers == partition).tolist()]) for partition in range(PARTITIONS)
@@ -56,7 +53,7 @@ class Bench:
         """The next events, as many from each partition; None where they are used up."""
         found: dict[int, Sequence[Record]] = {}
         for partition, rows in enumerate(self._rows):
-            some = [row for row, _ in zip(rows, range(size // PARTITIONS), strict=False)]
+            some = list(islice(rows, size // PARTITIONS))
             if len(some) < size // PARTITIONS:
                 return None
             times = np.array([row.timestamp for row in some], np.int64)
@@ -125,13 +122,13 @@ def main() -> None:
     for _ in range(WARM // SIZES[-1]):
         bench.step(SIZES[-1])
     if chosen.lines:
-        return lines(bench, chosen.lines, chosen.size)
+        lines(bench, chosen.lines, chosen.size)
+        return
     medians = {size: quantile(taken, 0.5) for size, taken in sizes(bench).items()}
     for size, median in medians.items():
         print(f"{size:>6,} events: {median:>8,.0f} us, {median / size:.2f} an event")
     each, fixed = np.polyfit(list(medians), list(medians.values()), 1)
     print(f"a batch of {PARTITIONS} partitions {fixed:,.0f} us, an event {each:.2f} us")
-    return None
 
 
 if __name__ == "__main__":

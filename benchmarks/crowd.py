@@ -11,8 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 import orjson
 
+from benchmarks.arena import PARTITIONS
 from benchmarks.workload import SHARES, TYPES, details, user_name
-from schemas.topics import EVENTS
+from schemas.topics import EVENTS, SEGMENT_MODEL
+from stream.config import load
 from stream.features.events import IngestSettings, decode
 from stream.segments.assign import NONE
 from stream.segments.population import Population
@@ -22,6 +24,17 @@ from stream.transport.records import ReadRecord
 
 _CHUNK = 20_000
 _SPAN_MS = 36 * 3_600_000
+
+
+def fresh(model: bytes | None = None) -> Processor:
+    """A processor with default settings that owns every partition and knows nobody; it scores with `model`, if any."""
+    config = load(None)
+    processor = Processor(config.layout(), settings=config.processor)
+    for partition in range(PARTITIONS):
+        processor.restore(partition, ())
+    if model is not None:
+        processor.update_table(SEGMENT_MODEL, [ReadRecord(SEGMENT_MODEL, 0, 0, 0, b"1", model, ())])
+    return processor
 
 
 def gather(processor: Processor, users: int, now_ms: int, each: int = 1, seed: int = 1) -> None:

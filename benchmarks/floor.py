@@ -7,7 +7,6 @@ bytes: what is left are the client, four round trips of a transaction, the broke
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from schemas.topics import EVENTS, SEGMENT_CHANGES
 from stream.config import load
 from stream.runtime.runner import Runner
 from stream.runtime.stage import Output, Stage
+from stream.runtime.supervisor import stop_when_orphaned
 from stream.transport.base import OutRecord, Record
 
 ONE_IN = 50
@@ -54,15 +54,9 @@ def main(bootstrap: str, prefix: str) -> None:
     transport = config.transport.open()
     runner = Runner(Echo(), transport, group=f"{config.runner.group}-floor", batch_records=config.runner.batch_records)
     stop = threading.Event()
-
-    def until_told() -> None:
-        while os.read(sys.stdin.fileno(), 1024):
-            pass
-        stop.set()
-
     while not runner.joined():
         runner.step(0.5)
-    threading.Thread(target=until_told, daemon=True).start()
+    stop_when_orphaned(stop)
     print("ready", flush=True)
     runner.run(stop, poll_timeout=config.runner.poll_timeout / 1000)
     transport.close()

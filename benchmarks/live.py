@@ -23,6 +23,7 @@ from schemas.topics import EVENTS
 from stream.assembly import Deployment
 from stream.config import load
 from stream.runtime.stage import Output
+from stream.runtime.supervisor import stop_when_orphaned
 
 
 class Sample(NamedTuple):
@@ -110,13 +111,7 @@ def sweeping(bootstrap: str, prefix: str, users: int, interval: str) -> None:
 
     processor.tick = noted  # type: ignore[method-assign]
     stop = threading.Event()
-
-    def until_told() -> None:
-        while os.read(sys.stdin.fileno(), 1024):
-            pass
-        stop.set()
-
-    threading.Thread(target=until_told, daemon=True).start()
+    stop_when_orphaned(stop)
     print("ready", flush=True)
     runner.run(stop, poll_timeout=config.runner.poll_timeout / 1000)
     transport.close()

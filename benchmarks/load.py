@@ -46,7 +46,7 @@ def main(bootstrap: str, prefix: str, rate: float, seconds: float, users: int, s
             sent = due
             late = time.time() - (began + sent / rate)
         tick = max(tick + _TICK_S, time.time())
-        time.sleep(tick - time.time() if tick > time.time() else 0.0)
+        time.sleep(max(0.0, tick - time.time()))
     took = time.time() - began
     transport.close()
     print(json.dumps({"sent": sent, "seconds": took, "rate": sent / took, "late": late}))

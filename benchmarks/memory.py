@@ -14,11 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.arena import PARTITIONS, module
-from benchmarks.crowd import gather
+from benchmarks.arena import module
+from benchmarks.crowd import fresh, gather
 from benchmarks.figures import Bar, Part, spread
-from stream.config import load
-from stream.segments.processor import Processor
 
 FULL = 10_000_000
 
@@ -31,9 +29,7 @@ def resident() -> int:
 
 def measure(users: int) -> None:
     """Load, and print what it took."""
-    processor = Processor(load(None).layout())
-    for partition in range(PARTITIONS):
-        processor.restore(partition, ())
+    processor = fresh()
     gc.collect()
     before, started = resident(), time.perf_counter()
     gather(processor, users, int(time.time() * 1000))

@@ -13,15 +13,13 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.arena import PARTITIONS, Arena, module
-from benchmarks.crowd import gather
+from benchmarks.arena import Arena, module
+from benchmarks.crowd import fresh, gather
 from benchmarks.figures import Bar, Part, quantile, spread
 from benchmarks.latency import maximum_rate
 from benchmarks.live import Sample, under_load, windows
-from schemas.topics import SEGMENT_CHANGES, SEGMENT_MODEL
+from schemas.topics import SEGMENT_CHANGES
 from stream.config import load
-from stream.segments.processor import Processor
-from stream.transport.records import ReadRecord
 
 FULL = 1_000_000
 LIMIT_S, LIMIT_MS = 1.0, 300.0
@@ -29,16 +27,12 @@ LIMIT_S, LIMIT_MS = 1.0, 300.0
 
 def alone(model: bytes, users: int, turns: int) -> list[dict[str, Any]]:
     """Sweeps of a stage that holds these users, one after the other; the first one is not counted."""
-    config = load(None)
-    processor = Processor(config.layout(), settings=config.processor)
-    for partition in range(PARTITIONS):
-        processor.restore(partition, ())
-    processor.update_table(SEGMENT_MODEL, [ReadRecord(SEGMENT_MODEL, 0, 0, 0, b"1", model, ())])
+    interval, processor = load(None).processor.sweep_interval, fresh(model)
     now = int(time.time() * 1000)
     gather(processor, users, now)
     runs = []
     for turn in range(turns + 1):
-        now += config.processor.sweep_interval
+        now += interval
         wall, cpu, changes = time.perf_counter(), time.process_time(), 0
         while (output := processor.tick(now)) is not None:
             changes += sum(record.topic == SEGMENT_CHANGES for record in output.records)
