@@ -17,7 +17,7 @@ from benchmarks.peers.stopwatch import cpu
 from producers.shop import Shop, ShopSettings
 from stream.config import load
 from stream.replay import Replay
-from stream.runtime import collector
+from stream.runtime import interpreter
 
 FULL = 10_000_000
 LIMIT_S = 240.0
@@ -30,7 +30,7 @@ def measure(count: int, directory: Path) -> None:
     shop = Shop(ShopSettings(users=max(500, count // _A_USER)))
     started = time.perf_counter()
     with Replay(load(None, {"transport.data_dir": directory}), shop) as replay:
-        collector.settle()  # as `resegment replay` does
+        interpreter.settle()  # as `resegment replay` does
         replay.run(lambda rows: rows < count)
         rows = replay.rows
         users = sum(len(population) for population in replay.deployment.processor.populations.values())

@@ -14,7 +14,7 @@ from benchmarks.peers.stopwatch import Stopwatch
 from schemas.topics import EVENTS
 from stream.assembly import Deployment
 from stream.config import load
-from stream.runtime import collector
+from stream.runtime import interpreter
 from stream.runtime.runner import Runner
 from stream.transport.base import TopicPartition
 
@@ -85,7 +85,7 @@ def embedded(directory: str, count: int, warm: int) -> None:
 
 
 def _drain(runner: Runner, count: int, warm: int) -> None:
-    collector.settle()  # as `resegment run` does
+    interpreter.settle()  # as `resegment run` does
     watch = Stopwatch(warm)
     while watch.count(runner.step(0.5)) < count:
         pass

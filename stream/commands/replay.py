@@ -17,7 +17,7 @@ from stream.commands.common import CommandError, positive
 from stream.config import load
 from stream.replay import Replay
 from stream.report import describe, plain_console
-from stream.runtime import collector
+from stream.runtime import interpreter
 from stream.runtime.signals import stop_on_signals
 
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(str(error)) from None
     console = Console(stderr=True, quiet=arguments.json)
     with stop_on_signals() as stop, Replay(config, source, partitions=arguments.partitions) as replay:
-        collector.settle()
+        interpreter.settle()
         with _bar(console, source.total) as bar:
             task = bar.add_task(arguments.format, total=source.total, completed=replay.rows)
 

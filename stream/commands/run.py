@@ -24,7 +24,7 @@ from stream.commands.common import (
 )
 from stream.commands.topics import specs
 from stream.config import Config
-from stream.runtime import collector
+from stream.runtime import interpreter
 from stream.runtime.health import Health
 from stream.runtime.health_server import HealthServer, HealthServerError
 from stream.runtime.logs import configure
@@ -164,7 +164,7 @@ def _serve(config: Config, roles: tuple[Role, ...], metrics: Metrics, health: He
         deployment = Deployment(
             config, transport, partitions, roles, wall_clock=wall_clock, metrics=metrics, health=health
         )
-        collector.settle()
+        interpreter.settle()
         health.leave(STARTING)
         return _work(deployment, stop)
     finally:

@@ -11,8 +11,9 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -44,6 +45,8 @@ RESTORE_SLICE_S = 0.1
 RESTORES_AT_ONCE = 4
 """Each has a reader, which may stand still for want of another's transaction: the others go on."""
 _RESTORE_WAIT_S = 0.02
+GROUP_INTERVAL_S = 1.0
+"""A live runner whose commits leave no gap looks after its group so often, and at once where the group stirs."""
 
 
 class Observer(Protocol):
@@ -91,6 +94,17 @@ class SilentObserver:
     def failed(self, stage: str, kind: Failure, reason: str) -> None: ...  # noqa: D102
 
 
+class _Flight(NamedTuple):
+    """A commit that has begun."""
+
+    end: Callable[[], dict[TopicPartition, int]]
+    """Waits for it."""
+    started: float
+    deltas: Sequence[tuple[int, StateDelta]]
+    arrived: ArrayLike
+    state_bytes: int
+
+
 class Runner:
     """Runs one stage on one transport.
 
@@ -120,6 +134,9 @@ class Runner:
         self._more = False
         """A tick did something and may have more to do, such as a sweep's next slice: no wait for records then."""
         self._session: Session | None = None
+        self._flight: _Flight | None = None
+        """The last commit, where it may still be under way: in `run` the next batch is worked on meanwhile."""
+        self._polled_at = float("-inf")
         self._changelog = Changelog(transport, stage.name, stage.changelog) if stage.changelog else None
         self._owned: set[int] = set()
         self._placed: dict[int, set[str]] = {}
@@ -174,6 +191,8 @@ class Runner:
                     delay = min(10.0, 0.25 * 2**failures) * random.uniform(0.5, 1.0)
                     log.warning("stage %s waits %.1f s: %s", self.stage.name, delay, error)
                     stop.wait(delay)
+            with suppress(FencedError, UnavailableError):
+                self._land()
         finally:
             self.abandon()
 
@@ -192,6 +211,7 @@ class Runner:
     def abandon(self) -> None:
         """Leave the group and forget all state; what was not committed will be read again."""
         session, self._session = self._session, None
+        self._flight = None
         for partition in self._owned | set(self._placed):
             self._drop(partition)
         self._pending.clear()
@@ -204,7 +224,7 @@ class Runner:
             self._observer.not_ready(self.stage.name, "joining the group")
             self._session = self._transport.session(self._group, self.stage.inputs)
         self._follow_tables()
-        poll = self._session.poll(self._batch_records, self._poll_timeout(timeout))
+        poll = self._poll(self._session, timeout)
         if poll.revoked or poll.assigned:
             self._rebalance(poll)
         if self._placed:
@@ -219,15 +239,31 @@ class Runner:
             with self._share.working():
                 output = self.stage.process(batch, now)
             self._observer.batch(self.stage.name, sum(map(len, batch.values())), time.perf_counter() - started)
-            self._commit(output, batch)
+            self._begin_commit(output, batch)
         # A commit of its own: a second delta of a partition in one commit would be framed before it is known where the
         # first one landed, and name a place in the changelog that is trimmed by then.
         ticked = self.stage.tick(now) if self._owned else None
         if ticked is not None:
-            self._commit(ticked, {})
+            self._begin_commit(ticked, {})
+        if patient or self._share.left() > 0:
+            self._land()
         self._more = ticked is not None
         self._report_lag()
         return sum(map(len, batch.values()))
+
+    def _poll(self, session: Session, timeout: float) -> Poll:
+        """What the group and the log have for us; only what the log has while a commit is under way.
+
+        Partitions come and go in polls alone. By then no commit is under way, and no batch waits for its own.
+        """
+        if self._flight is not None:
+            calm = not self._placed and time.monotonic() - self._polled_at < GROUP_INTERVAL_S
+            if calm and (records := session.ahead(self._batch_records)):
+                return Poll(records)
+            self._land()
+        poll = session.poll(self._batch_records, self._poll_timeout(timeout))
+        self._polled_at = time.monotonic()
+        return poll
 
     def _poll_timeout(self, timeout: float) -> float:
         if self._more:
@@ -321,9 +357,11 @@ class Runner:
                     self.stage.update_table(topic, records)
                 self._table_offsets[topic] = end
 
-    def _commit(self, output: Output, batch: dict[int, Sequence[Record]]) -> None:
+    def _begin_commit(self, output: Output, batch: dict[int, Sequence[Record]]) -> None:
         if not output.commit:
             return
+        # Before the next delta is framed it must be known where the last one landed.
+        self._land()
         deltas = sorted(output.state.items())
         if self._changelog:
             told = {partition for partition, _ in deltas}
@@ -341,21 +379,29 @@ class Runner:
         # Only offsets prove that the partitions are still ours: one that is committed already, where any is. Left to
         # itself the session takes a position that may be none yet.
         offsets = offsets or dict(list(self._offsets.items())[:1])
+        arrived = [timestamps_of(records) for records in batch.values()] if self._wall_clock else []
         assert self._session is not None
         started = time.perf_counter()
-        written = self._session.commit(offsets, records)
-        crash.reach("after_commit")
-        seconds = time.perf_counter() - started
-        arrived = [timestamps_of(records) for records in batch.values()] if self._wall_clock else []
-        self._observer.commit(
-            self.stage.name,
-            seconds,
+        self._flight = _Flight(
+            self._session.begin(offsets, records),
+            started,
+            deltas,
             np.concatenate(arrived) if arrived else (),
             sum(len(record.value or b"") for record in frames),
         )
         self._pending.clear()
+
+    def _land(self) -> None:
+        """Wait for the commit that is under way, if one is."""
+        flight, self._flight = self._flight, None
+        if flight is None:
+            return
+        written = flight.end()
+        crash.reach("after_commit")
+        seconds = time.perf_counter() - flight.started
+        self._observer.commit(self.stage.name, seconds, flight.arrived, flight.state_bytes)
         if self._changelog:
-            self._settle(self._changelog, deltas, written)
+            self._settle(self._changelog, flight.deltas, written)
 
     def _settle(
         self, changelog: Changelog, deltas: Sequence[tuple[int, StateDelta]], written: dict[TopicPartition, int]

@@ -7,7 +7,7 @@ Two implementations: `stream.transport.kafka` and `stream.transport.embedded`. O
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -104,6 +104,25 @@ class Session(ABC):
         Returns, for each partition written to, the offset of the first record that was written there.
         Raises FencedError (the group moved on, or the outcome is in doubt).
         """
+
+    def begin(
+        self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]
+    ) -> Callable[[], dict[TopicPartition, int]]:
+        """`commit` in two steps: what is returned waits for the end, and returns or raises what `commit` would.
+
+        Until it has been called, nothing but `ahead` and `lag` may be. A transport that cannot go on meanwhile commits
+        at once.
+        """
+        first = self.commit(offsets, outputs)
+        return lambda: first
+
+    def ahead(self, max_records: int) -> dict[TopicPartition, Sequence[Record]]:
+        """Records that came while a commit is under way, of partitions that were this member's when it began.
+
+        No partition comes or goes in it. Empty where the group is about to change, or nothing comes soon. Raises as
+        `poll` does.
+        """
+        return {}
 
     @abstractmethod
     def lag(self) -> dict[TopicPartition, int]:

@@ -14,9 +14,12 @@ from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
+from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from stream.transport import kafka_fetch
 from stream.transport.base import FencedError, TransportError, UnavailableError
+from stream.transport.kafka_exchange import Exchange
+from stream.transport.kafka_transaction import TransactionalProducer
 from stream.transport.settings import KafkaSettings
 
 _FENCED = (
@@ -41,6 +44,8 @@ _TRANSIENT = (
     kafka_errors.RebalanceInProgressError,
     kafka_errors.UnknownError,
 )
+BATCH_BYTES = 262_144
+"""Of one batch of records, before it is compressed."""
 _TIMES = (kafka_errors.InvalidRecordError, kafka_errors.InvalidTimestampError)
 
 
@@ -72,8 +77,26 @@ class Clients:
         kafka_fetch.install(consumer)
         return consumer
 
+    def transactional(self, transactional_id: str) -> TransactionalProducer:
+        """A producer of transactions, not started."""
+        settings = self.settings
+        self._reach()
+        with self.errors():
+            exchange = Exchange(
+                {**self._common, "request_timeout_ms": settings.request_timeout},
+                settings.connect_timeout,
+                settings.retry_backoff / 1000,
+            )
+        return TransactionalProducer(
+            exchange,
+            transactional_id,
+            timeout=settings.transaction_timeout,
+            request_timeout=settings.request_timeout,
+            compression=getattr(DefaultRecordBatchBuilder, f"CODEC_{settings.compression.upper()}"),
+        )
+
     def producer(self, **more: Any) -> Any:
-        """An idempotent producer, which is a transactional one with a `transactional_id`."""
+        """An idempotent producer."""
         settings = self.settings
         self._reach()
         with self.errors():
@@ -81,7 +104,7 @@ class Clients:
                 **self._common,
                 acks="all",
                 compression_type=None if settings.compression == "none" else settings.compression,
-                batch_size=262_144,
+                batch_size=BATCH_BYTES,
                 max_request_size=settings.max_message_bytes,
                 delivery_timeout_ms=settings.request_timeout + 1_000,
                 # How long a send may wait for metadata; we have looked whether the topic exists.

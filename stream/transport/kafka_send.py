@@ -105,17 +105,10 @@ def _send_one_by_one(
 def _send_batches(
     producer: Any, prefix: str, records: Sequence[OutRecord], partitions: Sequence[int], timeout: float | None
 ) -> dict[TopicPartition, int]:
-    grouped: dict[tuple[str, int], list[OutRecord]] = {}
-    for record, partition in zip(records, partitions, strict=True):
-        where = (record.topic, partition)
-        if where in grouped:
-            grouped[where].append(record)
-        else:
-            grouped[where] = [record]
     sent = [
-        (TopicPartition(*where), batch)
-        for where, own in grouped.items()
-        for batch in _enqueue(producer, KafkaPartition(prefix + where[0], where[1]), own)
+        (TopicPartition(topic, partition), batch)
+        for (topic, partition), own in by_partition(records, partitions).items()
+        for batch in _enqueue(producer, KafkaPartition(prefix + topic, partition), own)
     ]
     producer.flush(timeout=timeout)
     first: dict[TopicPartition, int] = {}
@@ -129,6 +122,18 @@ def _send_batches(
             raise error_of(0)
         first.setdefault(where, offset)
     return first
+
+
+def by_partition(records: Sequence[OutRecord], partitions: Sequence[int]) -> dict[tuple[str, int], list[OutRecord]]:
+    """The records of each topic and partition, in order."""
+    grouped: dict[tuple[str, int], list[OutRecord]] = {}
+    for record, partition in zip(records, partitions, strict=True):
+        where = (record.topic, partition)
+        if where in grouped:
+            grouped[where].append(record)
+        else:
+            grouped[where] = [record]
+    return grouped
 
 
 def _enqueue(producer: Any, where: KafkaPartition, records: Sequence[OutRecord]) -> list[Any]:
@@ -157,19 +162,33 @@ def _enqueue(producer: Any, where: KafkaPartition, records: Sequence[OutRecord])
     return batches
 
 
+def seal(encoded: Encoded, compression: int, producer_id: int, epoch: int, sequence: int) -> bytes:
+    """A batch of a transaction as it goes to the broker: compressed, numbered and signed (CRC)."""
+    builder = _builder(encoded, compression, len(encoded.body))
+    builder.set_producer_state(producer_id, epoch, sequence, True)
+    builder.close()
+    sealed: bytes = builder.buffer()
+    return sealed
+
+
 def _batch(where: KafkaPartition, encoded: Encoded, compression: int, limit: int) -> Any:
     """The client's batch, as if every record had been appended to it."""
+    batch = ProducerBatch(where, _builder(encoded, compression, limit))
+    # One for the batch: a flush that waits for a batch which is then split is woken by it, and says so.
+    future = FutureRecordMetadata(batch.produce_future, 0, encoded.first_timestamp, None, -1, -1, -1)
+    batch._record_futures.append(future)
+    return batch
+
+
+def _builder(encoded: Encoded, compression: int, limit: int) -> Any:
+    """The client's builder, as if every record had been appended to it."""
     builder = MemoryRecordsBuilder(2, compression, limit)
     inner = builder._builder
     inner._buffer += encoded.body
     inner._first_timestamp, inner._max_timestamp = encoded.first_timestamp, encoded.max_timestamp
     inner._last_offset, inner._num_records = encoded.count - 1, encoded.count
     builder._next_offset = encoded.count
-    batch = ProducerBatch(where, builder)
-    # One for the batch: a flush that waits for a batch which is then split is woken by it, and says so.
-    future = FutureRecordMetadata(batch.produce_future, 0, encoded.first_timestamp, None, -1, -1, -1)
-    batch._record_futures.append(future)
-    return batch
+    return builder
 
 
 class Encoded:

@@ -1,16 +1,16 @@
 """One member of a consumer group on Kafka: poll, restore, commit, with exactly-once semantics.
 
-How a commit is made, and why in this order. Everything happens inside `commit`, so a transaction never spans a poll.
+How a commit is made, and why in this order. A transaction never spans a poll, which looks after the group; what
+`ahead` takes meanwhile is of the partitions that were ours at the last one (docs/decisions, 9).
 
-1. Begin, send the outputs, flush, and look at every future: a batch that expired fails its future and leaves the
-   transaction as it was, and the commit would then succeed without it.
+1. Send the outputs, and hear of every batch that it was written.
 2. Send the offsets with the group metadata as it was right after the last poll. Those taken at the commit may say
    generation -1 after an eviction, which the broker lets pass; those of the poll are fenced (KIP-447). A commit of
    outputs alone sends an unchanged offset along: only offsets prove that the partitions are still ours.
-3. Commit. Nothing is in flight by then, because an error that bumps the epoch while committing is taken for success.
+3. Commit. Nothing is in flight by then.
 
-After any failure the producer is given up, for it keeps offsets of the aborted transaction. The session is dead, and
-its successor begins by finishing or aborting whatever this one left: it uses the same transactional id.
+After any failure the producer is given up. The session is dead, and its successor begins by finishing or aborting
+whatever this one left: it uses the same transactional id.
 
 The id belongs to the process (or to its `group_instance_id`), not to partitions: the group's generation fences
 zombies already, while a lasting id lets a restart abort its own open transaction at once rather than after a time-out.
@@ -20,20 +20,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from kafka.errors import KafkaError, KafkaTimeoutError
-from kafka.structs import MemberState, OffsetAndMetadata
+from kafka.structs import MemberState
 from kafka.structs import TopicPartition as KafkaPartition
 
-from stream.runtime import crash
 from stream.transport.base import FencedError, OutRecord, Poll, Record, Session, TopicPartition, UnavailableError
-from stream.transport.kafka_clients import Clients
-from stream.transport.kafka_fetch import columns, poll, poll_once
+from stream.transport.kafka_clients import BATCH_BYTES, Clients
+from stream.transport.kafka_fetch import ahead, columns, poll, poll_once
 from stream.transport.kafka_group import CopartitionAssignor, Ownership
-from stream.transport.kafka_send import send_all
+from stream.transport.kafka_send import by_partition, encode
 from stream.transport.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -77,14 +77,10 @@ class KafkaSession(Session):
         self._consumer: Any = None
         self._producer: Any = None
         try:
-            self._producer = clients.producer(
-                transactional_id=transactional_id,
-                transaction_timeout_ms=settings.transaction_timeout,
-                # Only `flush` sends: batches are as full as they can be, and the sender's thread stays out of the way.
-                linger_ms=1_000,
-            )
+            self._producer = clients.transactional(transactional_id)
             # Fence first: what a predecessor left open is finished before we look at the offsets.
-            self._guard(self._producer.init_transactions, settings.commit_timeout / 1000)
+            with clients.errors():
+                self._producer.start(settings.commit_timeout / 1000)
             self._consumer = clients.consumer(
                 group_id=self._prefix + group,
                 group_instance_id=instance_id,
@@ -133,14 +129,29 @@ class KafkaSession(Session):
         with self._clients.errors():
             self._consumer.resume(*ours)
 
+    def ahead(self, max_records: int) -> dict[TopicPartition, Sequence[Record]]:
+        """See the base class. It does not let the client look after the group, so that nothing changes hands."""
+        self._check_open()
+        if self._unplaced or not self._is_stable() or self._consumer._coordinator.need_rejoin():
+            return {}
+        with self._clients.errors():
+            fetched = ahead(self._consumer, max_records)
+        return self._records({where: records for where, records in fetched.items() if where in self._committed})
+
     def commit(self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]) -> dict[TopicPartition, int]:
+        """See the base class. After a FencedError the session is dead, whatever became of the commit."""
+        return self.begin(offsets, outputs)()
+
+    def begin(
+        self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]
+    ) -> Callable[[], dict[TopicPartition, int]]:
         """See the base class. After a FencedError the session is dead, whatever became of the commit."""
         self._check_open()
         for where in offsets:
             if self._native(where) not in self._committed:
                 raise FencedError(f"{where.topic}/{where.partition} is not, or no longer, this member's")
         if not offsets and not outputs:
-            return {}
+            return dict
         partitions = self._prepare(outputs)
         positions = {self._native(where): offset for where, offset in offsets.items()}
         if not positions:
@@ -151,24 +162,26 @@ class KafkaSession(Session):
         metadata = self._metadata
         if metadata is None or metadata.generation_id < 0:
             raise FencedError(f"this member is not in the group {self._group!r}")
-        try:
-            first = self._watchdog.run(
-                lambda: self._transact(positions, outputs, partitions, metadata),
-                self._clients.settings.commit_timeout / 1000,
-            )
-        except BaseException as error:
-            self._dead = True
-            if isinstance(error, TimeoutError):
-                raise FencedError(
-                    f"a commit of {self._group!r} hung and was given up: its outcome is in doubt"
-                ) from error
-            if not isinstance(error, Exception):
-                raise
-            self._abort()
-            explained = self._clients.explain(error)
-            raise FencedError(f"a commit of {self._group!r} failed: {explained}") from error
-        self._committed |= positions
-        return first
+        settings = self._clients.settings
+        limit = min(BATCH_BYTES, settings.max_message_bytes)
+        with self._failing():
+            batches = {
+                KafkaPartition(self._prefix + topic, partition): list(encode(own, limit))
+                for (topic, partition), own in by_partition(outputs, partitions).items()
+            }
+            wait = self._producer.begin(batches, positions, metadata, settings.commit_timeout / 1000)
+
+        def end() -> dict[TopicPartition, int]:
+            with self._failing():
+                written = wait()
+                for where, offset in written.items():
+                    # A batch that the broker had already comes back without its offset: in doubt, like any failure.
+                    if offset < 0:
+                        raise KafkaError(f"the broker did not say where it put the records of {where.topic}")
+            self._committed |= positions
+            return {self._ours(where): offset for where, offset in written.items()}
+
+        return end
 
     def lag(self) -> dict[TopicPartition, int]:
         """See the base class. Counts control records and gaps too, so it is an upper bound."""
@@ -205,39 +218,29 @@ class KafkaSession(Session):
 
     def _drop_producer(self) -> None:
         if self._producer is not None:
-            try:
-                self._producer.close(timeout=1)
-            except KafkaTimeoutError:
-                # With records still unsent it gives up on closing, and would try to send them for ever.
-                self._producer._sender.force_close()
+            self._producer.close()
 
-    def _transact(
-        self,
-        positions: Mapping[KafkaPartition, int],
-        outputs: Sequence[OutRecord],
-        partitions: Sequence[int],
-        metadata: Any,
-    ) -> dict[TopicPartition, int]:
-        """The whole transaction, on the watchdog's thread."""
-        producer = self._producer
-        producer.begin_transaction()
-        first = send_all(producer, self._prefix, outputs, partitions, self._clients.settings.commit_timeout / 1000)
-        for where, offset in first.items():
-            # A batch that the broker had already comes back without its offset: in doubt, like any failure.
-            if offset < 0:
-                raise KafkaError(f"the broker did not say where it put the records of {where.topic}/{where.partition}")
-        crash.reach("after_produce")
-        offsets = {where: OffsetAndMetadata(offset, "", -1) for where, offset in positions.items()}
-        producer.send_offsets_to_transaction(offsets, metadata)
-        crash.reach("after_offsets")
-        crash.reach("in_commit")
-        producer.commit_transaction()
-        return first
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """A commit, or a part of one: whatever fails in it ends the session."""
+        try:
+            yield
+        except BaseException as error:
+            self._dead = True
+            if isinstance(error, TimeoutError):
+                raise FencedError(
+                    f"a commit of {self._group!r} hung and was given up: its outcome is in doubt"
+                ) from error
+            if not isinstance(error, Exception):
+                raise
+            self._abort()
+            explained = self._clients.explain(error)
+            raise FencedError(f"a commit of {self._group!r} failed: {explained}") from error
 
     def _abort(self) -> None:
         """Best effort, so that readers need not wait for the broker's time-out. It fails where a commit was tried."""
         try:
-            self._watchdog.run(self._producer.abort_transaction, _GOODBYE_S)
+            self._producer.abort(_GOODBYE_S)
         except (KafkaError, TimeoutError) as error:
             log.info("the transaction of %s is left to its successor: %s", self._group, str(error) or "timed out")
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.topics import TopicSpec
-from stream.transport.base import Difference, OutRecord, Poll, Record, Session, TopicPartition, Transport
+from stream.transport.base import (
+    Difference,
+    FencedError,
+    OutRecord,
+    Poll,
+    Record,
+    Session,
+    TopicPartition,
+    Transport,
+)
 
 
 class Stored(NamedTuple):
@@ -33,6 +43,8 @@ class MemoryTransport(Transport):
         self.commits = 0
         self.sessions = 0
         self.owners: dict[int, int] | None = None
+        self.overlapping: random.Random | None = None
+        """Commits end some time after they began, as it says; whoever lost a partition by then is fenced."""
 
     def append(self, records: Iterable[OutRecord]) -> dict[TopicPartition, int]:
         first: dict[TopicPartition, int] = {}
@@ -44,7 +56,7 @@ class MemoryTransport(Transport):
         return first
 
     def session(self, group: str, topics: Sequence[str]) -> Session:
-        return MemorySession(self, group, topics)
+        return OverlappingSession(self, group, topics) if self.overlapping else MemorySession(self, group, topics)
 
     def produce(self, records: Iterable[OutRecord]) -> int:
         chosen = list(records)
@@ -100,12 +112,15 @@ class MemorySession(Session):
         self.positions |= {where: self.transport.offsets.get((self.group, where), 0) for where in assigned}
         if assigned or revoked:
             return Poll(assigned=assigned, revoked=revoked)
+        return Poll(self.take(max_records))
+
+    def take(self, max_records: int) -> dict[TopicPartition, Sequence[Record]]:
         records: dict[TopicPartition, Sequence[Record]] = {}
         for where, at in sorted(self.positions.items()):
             if where not in self.paused and (found := self.transport.logs.get(where, [])[at : at + max_records]):
                 records[where] = found
                 self.positions[where] = at + len(found)
-        return Poll(records)
+        return records
 
     def resume(self, partitions: Iterable[TopicPartition]) -> None:
         self.paused -= set(partitions) & self.positions.keys()
@@ -123,3 +138,60 @@ class MemorySession(Session):
 
     def close(self) -> None:
         pass
+
+
+class OverlappingSession(MemorySession):
+    """A commit takes effect when it begins, or when the session is asked for records meanwhile, or at its end."""
+
+    under_way = False
+
+    def begin(
+        self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]
+    ) -> Callable[[], dict[TopicPartition, int]]:
+        assert not self.under_way
+        self.under_way = True
+        self._now: Callable[[], None] = lambda: None
+        done: list[dict[TopicPartition, int] | Exception] = []
+
+        def happen() -> None:
+            if not done:
+                owners = self.transport.owners
+                try:
+                    if owners is not None and any(owners[where.partition] != self.number for where in offsets):
+                        raise FencedError("the group moved on")
+                    done.append(MemorySession.commit(self, offsets, outputs))
+                except Exception as error:
+                    done.append(error)
+
+        def end() -> dict[TopicPartition, int]:
+            happen()
+            self.under_way = False
+            if isinstance(done[0], Exception):
+                raise done[0]
+            return done[0]
+
+        self._now = happen
+        self._perhaps()
+        return end
+
+    def _perhaps(self) -> None:
+        assert self.transport.overlapping is not None
+        if self.transport.overlapping.random() < 0.3:
+            self._now()
+
+    def ahead(self, max_records: int) -> dict[TopicPartition, Sequence[Record]]:
+        assert self.under_way
+        self._perhaps()
+        assert self.transport.overlapping is not None
+        return {} if self.transport.overlapping.random() < 0.2 else self.take(max_records)
+
+    def poll(self, max_records: int, timeout: float) -> Poll:
+        assert not self.under_way, "the group may change in a poll"
+        return super().poll(max_records, timeout)
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        assert not self.under_way
+        super().resume(partitions)
+
+    def commit(self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]) -> dict[TopicPartition, int]:
+        return self.begin(offsets, outputs)()

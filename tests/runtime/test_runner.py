@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
 import pytest
 
 from stream.runtime import changelog
+from stream.runtime import runner as runner_module
 from stream.runtime.changelog import Changelog, StateLostError, decode_frame
 from stream.runtime.runner import Runner
 from stream.runtime.stage import Output, Stage, StateDelta
@@ -129,6 +132,70 @@ def test_whatever_fails_every_number_counts_once(seed: int) -> None:
     for partition in range(3):
         log = transport.logs[TopicPartition("running", partition)]
         assert [(r.partition, r.key, r.value) for r in log] == [r for r in running if r[0] == partition]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_while_a_commit_is_under_way_every_number_counts_once(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three members, partitions that move, commits that end late, fail, or succeed in doubt."""
+    rng = random.Random(seed)
+    monkeypatch.setattr(runner_module, "GROUP_INTERVAL_S", rng.choice((0.0, 0.002, 10.0)))
+    transport = MemoryTransport(partitions=4)
+    transport.overlapping = rng
+    records = numbers(seed, 1_500, 4)
+    transport.produce(records)
+    transport.owners = dict.fromkeys(range(4), -1)
+    doubtful = 0.05 if seed % 3 else 0.0
+
+    def hook() -> None:
+        if rng.random() < doubtful:
+            raise FencedError("broken on purpose")
+
+    transport.before_commit = transport.after_commit = hook
+    members = [Runner(Sums(), transport, group="g", batch_records=5) for _ in range(3)]
+    overlapped = 0
+    places = [TopicPartition("numbers", partition) for partition in range(4)]
+    for round_ in range(200_000):
+        if all(transport.offsets.get(("g", where), 0) == transport.end_offset(where) for where in places):
+            break
+        runner = rng.choice(members)
+        try:
+            runner._try(0, patient=rng.random() < 0.1)
+        except FencedError:
+            continue
+        overlapped += runner._flight is not None
+        if rng.random() < (0.05 if round_ < 2_000 else 0.002) and isinstance(runner._session, MemorySession):
+            transport.owners[rng.randrange(4)] = runner._session.number
+        for number, owner in transport.owners.items():
+            # A session that died leaves its partitions to another one.
+            living = [m._session.number for m in members if isinstance(m._session, MemorySession)]
+            if owner not in living and living:
+                transport.owners[number] = rng.choice(living)
+    assert overlapped > 50
+    for member in members:
+        with suppress(FencedError):
+            member._land()
+    _, running = expected(records)
+    for partition in range(4):
+        log = transport.logs[TopicPartition("running", partition)]
+        assert [(r.partition, r.key, r.value) for r in log] == [r for r in running if r[0] == partition]
+
+
+def test_a_stage_that_is_stopped_waits_for_its_last_commit() -> None:
+    transport = MemoryTransport()
+    transport.overlapping = random.Random(1)
+    transport.overlapping.random = lambda: 0.99  # type: ignore[method-assign]
+    transport.produce(numbers(1, 10, 1))
+    stop = threading.Event()
+
+    class Stopping(Sums):
+        def process(self, batch: Mapping[int, Sequence[Record]], now_ms: int | None) -> Output:
+            stop.set()
+            return super().process(batch, now_ms)
+
+    Runner(Stopping(), transport, group="g").run(stop)
+    assert transport.committed("g", TopicPartition("numbers", 0)) == 10
 
 
 def test_a_restored_stage_goes_on_where_the_changelog_stands_and_the_changelog_stays_short(

@@ -5,20 +5,21 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pytest
 from kafka import KafkaProducer
-from kafka.errors import KafkaConnectionError, NotCoordinatorError
+from kafka.errors import KafkaConnectionError, KafkaError, NotCoordinatorError
 from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 from pydantic import ValidationError
 
 from schemas.topics import TopicSpec
-from stream.transport.base import FencedError, OutRecord, TopicPartition, TransportError, UnavailableError
+from stream.transport.base import FencedError, OutRecord, Record, TopicPartition, TransportError, UnavailableError
 from stream.transport.kafka import KafkaTransport
 from stream.transport.kafka_clients import Clients
+from stream.transport.kafka_transaction import TransactionalProducer
 from stream.transport.settings import KafkaSettings
 from tests.kafka.broker import Cluster, free_port
 from tests.kafka.jars import CACHE
@@ -129,6 +130,74 @@ def test_a_partition_is_handed_over_when_its_offset_is_stable(
     session.close()
 
 
+# Transactions of our own
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("version", [1, 2])
+def test_both_versions_of_transactions_commit_all_or_nothing(
+    open_kafka: Callable[..., KafkaTransport], version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker of version 2 takes transactions of version 1 too, as one that was not upgraded would."""
+
+    async def implicit(self: TransactionalProducer) -> bool:
+        return version == 2
+
+    if version == 1:
+        monkeypatch.setattr(TransactionalProducer, "_is_implicit", implicit)
+    transport = open_kafka()
+    transport.produce(numbered(SINGLE, 6))
+    session = transport.session("g", [SINGLE])
+    assert session._producer._implicit is (version == 2), "the broker of the tests has version 2"
+    session.resume(acquire(session))
+    large = [OutRecord(CHANGES, b"k", b"%d" % n * 1_000, n % 2) for n in range(2_000)]  # several batches a partition
+    for number in range(1, 4):
+        first = session.commit({ONLY: number}, large)
+        # Readers see it once the coordinator has told everybody.
+        until(lambda number=number: transport.committed("g", ONLY) == number, "the offsets")  # type: ignore[misc]
+        kept = list(transport.read(TopicPartition(CHANGES, 1), first[TopicPartition(CHANGES, 1)]))
+        assert values(kept) == [record.value for record in large if record.partition == 1]
+    session._metadata = session._metadata._replace(generation_id=99)
+    with pytest.raises(FencedError, match=r"(?i)generation"):
+        session.commit({ONLY: 5}, large)
+    assert transport.committed("g", ONLY) == 3
+    assert len(list(transport.read(TopicPartition(CHANGES, 0), 0))) == 3_000, "what was aborted is not read"
+    session.close()
+
+
+@pytest.mark.kafka
+def test_records_come_while_a_commit_is_under_way_and_partitions_do_not_go(
+    open_kafka: Callable[..., KafkaTransport],
+) -> None:
+    transport = open_kafka()
+    transport.produce(numbered(EVENTS, 40))
+    session = transport.session("g", [EVENTS])
+    session.resume(acquire(session))
+    places = [TopicPartition(EVENTS, partition) for partition in range(4)]
+    read: dict[TopicPartition, Sequence[Record]] = {}
+    until(lambda: read.update(session.poll(1, 1.0).records) or read, "a record")
+    first = next(iter(read))
+    end = session.begin({first: read[first][-1].offset + 1}, [OutRecord(CHANGES, b"k", b"first", 0)])
+    found: dict[TopicPartition, list[Record]] = {where: list(records) for where, records in read.items()}
+    while sum(map(len, found.values())) < 40:
+        for where, records in session.ahead(15).items():
+            found.setdefault(where, []).extend(records)
+    assert end() == {TopicPartition(CHANGES, 0): 0}
+    until(lambda: transport.committed("g", first) == read[first][-1].offset + 1, "its offset")
+    assert {where: [r.offset for r in records] for where, records in found.items()} == {
+        where: list(range(transport.end_offset(where))) for where in places if transport.end_offset(where)
+    }
+    # Another member wants its share: this one hears of it, and is to be polled before it goes on.
+    session.commit({where: len(records) for where, records in found.items()}, [])
+    other = Member(transport.session("g", [EVENTS]))
+    until(session._consumer._coordinator.need_rejoin, "the news")
+    transport.produce(numbered(EVENTS, 8))
+    assert session.ahead(15) == {}
+    until(lambda: session.poll(1, 0.2).revoked, "the other's share")
+    session.close()
+    other.leave()
+
+
 # Predecessors and successors
 
 
@@ -139,11 +208,15 @@ def test_a_successor_ends_what_its_predecessor_left_open(
     transport = open_kafka(transaction_timeout=600_000)
     dead = transport.session("g", [EVENTS])
     acquire(dead)
-    dead._producer.begin_transaction()
-    dead._producer.send(topic_prefix + CHANGES, b"left open", partition=0)
-    dead._producer.flush()
-    # It dies without a word to the broker, as far as the transaction is concerned.
-    dead._dead = True
+    ended = dead._producer._end
+
+    async def die(*, committed: bool) -> None:
+        raise KafkaError("it dies without a word to the broker, as far as the transaction is concerned")
+
+    dead._producer._end = die
+    with pytest.raises(FencedError, match="without a word"):
+        dead.commit({}, [OutRecord(CHANGES, b"k", b"left open", 0)])
+    dead._producer._end = ended
     dead._drop_producer = lambda: None  # type: ignore[method-assign]
     dead.close()
     started = time.monotonic()
@@ -152,9 +225,9 @@ def test_a_successor_ends_what_its_predecessor_left_open(
     assert list(transport.read(TopicPartition(CHANGES, 0), 0)) == []
     assert time.monotonic() - started < 20
     # The dead one's producer is fenced, should it wake.
-    with pytest.raises(Exception, match=r"(?i)epoch|fenced"):
-        dead._producer.commit_transaction()
-    dead._producer.close(timeout=0.1)
+    with pytest.raises(KafkaError, match=r"(?i)epoch|fenced"):
+        dead._producer.begin({}, {KafkaPartition(topic_prefix + EVENTS, 0): 0}, dead._metadata, 10.0)()
+    dead._producer.close()
     successor.close()
 
 

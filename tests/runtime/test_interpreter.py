@@ -7,9 +7,9 @@ import sys
 
 SCRIPT = """
 import gc
-from stream.runtime import collector
+from stream.runtime import interpreter
 held = [[] for _ in range(100)]
-collector.settle()
+interpreter.settle()
 assert gc.get_freeze_count() > 100
 class Node: pass
 import weakref
