@@ -87,8 +87,9 @@ def embedded(directory: str, count: int, warm: int) -> None:
 def _drain(runner: Runner, count: int, warm: int) -> None:
     interpreter.settle()  # as `resegment run` does
     watch = Stopwatch(warm)
-    while watch.count(runner.step(0.5)) < count:
+    while watch.count(runner.advance(0.5)) < count:
         pass
+    runner.finish()
     watch.report()
 
 

@@ -32,7 +32,7 @@ def main() -> None:
             prefix = f"turn{turn}."
             arena.fill(prefix, count)
             for name in ("limit", "kafka"):
-                arguments = (name, arena.cluster.bootstrap, prefix, count, warm)
+                arguments: tuple[object, ...] = (name, arena.cluster.bootstrap, prefix, count, warm)
                 results[name].append(arena.contest(module("benchmarks.contestants", *arguments)))
             directory = arena.directory / f"embedded{turn}"
             transport = load(None, {"transport.data_dir": directory}).transport.open()

@@ -17,6 +17,7 @@ import orjson
 from benchmarks.contestants import kafka_settings
 from schemas.topics import EVENTS, SEGMENT_CHANGES
 from stream.config import load
+from stream.runtime import interpreter
 from stream.runtime.runner import Runner
 from stream.runtime.stage import Output, Stage
 from stream.runtime.supervisor import stop_when_orphaned
@@ -53,6 +54,7 @@ def main(bootstrap: str, prefix: str) -> None:
     config = load(None, kafka_settings(bootstrap, prefix))
     transport = config.transport.open()
     runner = Runner(Echo(), transport, group=f"{config.runner.group}-floor", batch_records=config.runner.batch_records)
+    interpreter.settle()  # as `resegment run` does
     stop = threading.Event()
     while not runner.joined():
         runner.step(0.5)

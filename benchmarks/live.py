@@ -22,6 +22,7 @@ from benchmarks.crowd import gather
 from schemas.topics import EVENTS
 from stream.assembly import Deployment
 from stream.config import load
+from stream.runtime import interpreter
 from stream.runtime.stage import Output
 from stream.runtime.supervisor import stop_when_orphaned
 
@@ -110,6 +111,7 @@ def sweeping(bootstrap: str, prefix: str, users: int, interval: str) -> None:
         return output
 
     processor.tick = noted  # type: ignore[method-assign]
+    interpreter.settle()  # as `resegment run` does
     stop = threading.Event()
     stop_when_orphaned(stop)
     print("ready", flush=True)

@@ -157,6 +157,14 @@ class Runner:
         """
         return self._try(timeout, patient=True)
 
+    def advance(self, timeout: float) -> int:
+        """A step as `run` makes it: a restore takes its slice, and the commit may still be under way afterwards."""
+        return self._try(timeout, patient=False)
+
+    def finish(self) -> None:
+        """Wait for the commit that is under way, if one is. Raises FencedError."""
+        self._land()
+
     def _try(self, timeout: float, *, patient: bool) -> int:
         self._observer.beat(self.stage.name)
         try:
@@ -179,7 +187,7 @@ class Runner:
         try:
             while not stop.is_set():
                 try:
-                    self._try(poll_timeout, patient=False)
+                    self.advance(poll_timeout)
                     failures = 0
                     self._rest(stop)
                 except FencedError as error:
@@ -192,7 +200,7 @@ class Runner:
                     log.warning("stage %s waits %.1f s: %s", self.stage.name, delay, error)
                     stop.wait(delay)
             with suppress(FencedError, UnavailableError):
-                self._land()
+                self.finish()
         finally:
             self.abandon()
 

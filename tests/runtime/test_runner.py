@@ -161,7 +161,7 @@ def test_whatever_happens_while_a_commit_is_under_way_every_number_counts_once(
             break
         runner = rng.choice(members)
         try:
-            runner._try(0, patient=rng.random() < 0.1)
+            (runner.step if rng.random() < 0.1 else runner.advance)(0)
         except FencedError:
             continue
         overlapped += runner._flight is not None
@@ -175,7 +175,7 @@ def test_whatever_happens_while_a_commit_is_under_way_every_number_counts_once(
     assert overlapped > 50
     for member in members:
         with suppress(FencedError):
-            member._land()
+            member.finish()
     _, running = expected(records)
     for partition in range(4):
         log = transport.logs[TopicPartition("running", partition)]
