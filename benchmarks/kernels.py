@@ -111,7 +111,9 @@ class Kernels:
     def _at(self) -> list[Any]:
         nobody = np.zeros(len(self._rows), bool)
         moment = Moment(NOW, NOW, BEHAVIOUR)
-        return self._look.at(self._population, self._rows, self._scored, nobody, moment, self._triggers)
+        standing, streak = self._population.standing(self._rows), self._population.table.column("streak")[self._rows]
+        judged = self._look.judge(self._scored, standing, streak, nobody, BEHAVIOUR, NOW)
+        return self._look.act(self._population, self._rows, judged, moment, self._triggers)
 
     def _records(self) -> RecordColumns:
         made = list(events(EVENTS, USERS, NOW, seed=next(self._batches)))

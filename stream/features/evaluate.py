@@ -19,8 +19,10 @@ from stream.features.windows import window_sums
 Arrays = Sequence[npt.NDArray[Any]]
 
 
-def evaluate(layout: Layout, arrays: Arrays, at_ms: int, wanted: Sequence[int] | None = None) -> Floats:
+def evaluate(layout: Layout, arrays: Arrays, at_ms: int | Ints, wanted: Sequence[int] | None = None) -> Floats:
     """Feature vectors (m, F) at `at_ms` of the users whose columns `arrays` holds, (m, width) for each group.
+
+    `at_ms` is one time for all, or (m,).
 
     A user is never looked at before the latest event: then its time counts. Features that are not `wanted` (all are
     by default) stay NaN.
@@ -31,7 +33,7 @@ def evaluate(layout: Layout, arrays: Arrays, at_ms: int, wanted: Sequence[int] |
 class _Evaluation:
     """One evaluation; terms that several features read are computed once."""
 
-    def __init__(self, layout: Layout, arrays: Arrays, at_ms: int) -> None:
+    def __init__(self, layout: Layout, arrays: Arrays, at_ms: int | Ints) -> None:
         self._layout = layout
         self._arrays = arrays
         self._latest: Ints = self._column(LAST)[:, 0]

@@ -197,6 +197,24 @@ class UserTable:
             self._arrays[number] = grown
 
 
+def joint_features(tables: Sequence[tuple[UserTable, Ints, int]], wanted: Sequence[int] | None = None) -> Floats:
+    """`UserTable.features` of rows of several tables of one layout, each at its own time, one after the other.
+
+    The same bits; a fraction of the calls, where there are few rows in each.
+    """
+    if len(tables) == 1:
+        ((table, rows, at_ms),) = tables
+        return table.features(rows, at_ms, wanted)
+    if sum(len(rows) for _, rows, _ in tables) > _SLICE:
+        return np.concatenate([table.features(rows, at_ms, wanted) for table, rows, at_ms in tables])
+    layout = tables[0][0].layout
+    arrays = [
+        np.concatenate([table._arrays[group][rows] for table, rows, _ in tables]) for group in range(len(layout.groups))
+    ]
+    times = np.repeat([at_ms for _, _, at_ms in tables], [len(rows) for _, rows, _ in tables])
+    return evaluate(layout, arrays, times, wanted)
+
+
 def _range(rows: Ints) -> Ints | slice:
     """Rows one after the other as a slice, which copies nothing."""
     first, count = int(rows[0]), len(rows)

@@ -31,6 +31,7 @@ from stream.transport.base import (
     Session,
     TopicPartition,
     Transport,
+    TransportError,
     UnavailableError,
 )
 from stream.transport.records import timestamps_of
@@ -219,7 +220,11 @@ class Runner:
     def abandon(self) -> None:
         """Leave the group and forget all state; what was not committed will be read again."""
         session, self._session = self._session, None
-        self._flight = None
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            # Whatever else failed: a transaction that is left open is in everybody's way until its time-out.
+            with suppress(TransportError):
+                flight.end()
         for partition in self._owned | set(self._placed):
             self._drop(partition)
         self._pending.clear()

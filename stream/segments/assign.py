@@ -9,6 +9,7 @@ looks are enough. Built-in segments (newcomer, quarantine) and segments that no 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -85,8 +86,8 @@ class Standing:
             np.zeros(m, np.int64),
         )
 
-    def take(self, rows: NDArray[np.intp]) -> Standing:
-        """Copies of these rows, in their order."""
+    def take(self, rows: NDArray[np.intp] | slice) -> Standing:
+        """Copies of these rows, in their order; views of a slice."""
         return Standing(
             self.segment[rows],
             self.candidate[rows],
@@ -95,6 +96,13 @@ class Standing:
             self.candidate_at[rows],
             self.since[rows],
         )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Standing]) -> Standing:
+        """All of them, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
     def put(self, rows: NDArray[np.intp], new: Standing) -> None:
         """Write these rows, all but `since`."""
@@ -115,6 +123,10 @@ class Assignment:
     cause: NDArray[np.int8]
     share: FloatArray
 
+    def part(self, some: slice) -> Assignment:
+        """Views of some of the users."""
+        return Assignment(self.standing.take(some), self.cause[some], self.share[some])
+
 
 def assign(
     distances: FloatArray,
@@ -123,7 +135,7 @@ def assign(
     newcomer: NDArray[np.bool_],
     held: NDArray[np.bool_],
     look: int,
-    at: int,
+    at: int | NDArray[np.int64],
     settings: DecisionSettings,
     noise: NDArray[np.bool_] | None = None,
 ) -> Assignment:
@@ -132,9 +144,9 @@ def assign(
     Parameters: `distances` (m, s) to the nearest prototype of each of the s learned `segments` (s,); where the users
     stand; who is a newcomer; who is held in quarantine; `look` is the cause code that this look has if it is the
     one that moves somebody (BEHAVIOUR after events, INACTIVITY at a sweep, MODEL at a new version, which needs
-    one look only, since everybody is relabelled at that instant); `at` is its time in epoch milliseconds; who is
-    `noise`, beyond every radius of a clusterer that knows noise: they keep the learned segment that they have, and
-    enter none.
+    one look only, since everybody is relabelled at that instant); `at` is its time in epoch milliseconds, one for all
+    or (m,); who is `noise`, beyond every radius of a clusterer that knows noise: they keep the learned segment that
+    they have, and enter none.
     """
     m = len(standing.segment)
     every = np.arange(m)

@@ -1,7 +1,8 @@
-"""One look at some users of a partition: scores, quarantine, segment, and the records that this causes.
+"""One look at some users: scores, quarantine, segment, and the records that this causes.
 
-A look writes to nothing but the rows that it is given, and gives the same answer for the same rows, time and
-model, whatever else is in the batch.
+It is judged for users of any partitions at once, since it costs little more for many than for few, and written down
+partition by partition. It writes to nothing but the rows that it is given, and gives the same answer for the same
+rows, time and model, whatever else is in the batch.
 """
 
 from __future__ import annotations
@@ -53,6 +54,30 @@ class _Seen:
     score: FloatArray
     distance: FloatArray
 
+    def part(self, some: slice) -> _Seen:
+        return _Seen(self.features[some], self.z[some], self.score[some], self.distance[some])
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a look found and decided, one row a user; nothing is written down yet."""
+
+    seen: _Seen
+    before: Standing
+    decided: Assignment
+    streak_before: NDArray[np.int8]
+    streak: NDArray[np.int8]
+
+    def part(self, some: slice) -> Judged:
+        """Some of the users."""
+        return Judged(
+            self.seen.part(some),
+            self.before.take(some),
+            self.decided.part(some),
+            self.streak_before[some],
+            self.streak[some],
+        )
+
 
 class Look:
     """Looks at users with one version of the model.
@@ -73,62 +98,67 @@ class Look:
         self._quarantine = quarantine
         self._source = source
 
-    def at(
+    def judge(
         self,
-        population: Population,
-        rows: Rows,
         features: FloatArray,
+        standing: Standing,
+        streak: NDArray[np.int8],
         newcomer: NDArray[np.bool_],
-        moment: Moment,
-        triggers: Triggers | None = None,
-    ) -> list[OutRecord]:
-        """Decide `rows` (m,) from their learned `features` (m, d), NaN where unknown.
+        cause: int,
+        at: int | NDArray[np.int64],
+    ) -> Judged:
+        """Decide m users, of whatever partitions, from their learned `features` (m, d), NaN where unknown.
 
-        Writes the standing of the rows back, and returns the records of those that moved.
+        `streak` (m,) are their looks that spoke against quarantine's present answer; `at` is the time of the look, one
+        for all or (m,).
         """
         z = self.model.scale(features)
         distances = self.model.segment_distances(z)
-        standing = population.standing(rows)
         held = standing.segment == QUARANTINE
         # Only what people do puts them in. Silence and new models may let them out, but hold nobody; and a newcomer's
         # few events are no evidence yet. A score is asked for those alone of whom it decides.
-        free = ~held & (newcomer | (moment.cause != BEHAVIOUR))
+        free = ~held & (newcomer | (cause != BEHAVIOUR))
         judged = np.flatnonzero(~free)
-        score = np.zeros(len(rows))
+        score = np.zeros(len(features))
         score[judged] = self.model.outlier_scores(z[judged])
         seen = _Seen(features, z, score, distances.min(axis=1))
-        held = self._hold(population, rows, seen, held, judged)
+        held, after = self._hold(seen, held, streak, judged)
         noise = self.model.noise(z)
-        decided = assign(
-            distances, self.model.segment_ids, standing, newcomer, held, moment.cause, moment.at, self._decision, noise
-        )
-        after = decided.standing
-        population.settle(rows, after)
-        moved = after.segment != standing.segment
-        population.touch(rows[moved | (after.candidate != standing.candidate) | (after.looks != standing.looks)])
-        return self._publish(population, rows, seen, standing, decided, np.flatnonzero(moved), moment, triggers)
+        decided = assign(distances, self.model.segment_ids, standing, newcomer, held, cause, at, self._decision, noise)
+        return Judged(seen, standing, decided, streak, after)
 
     def _hold(
-        self,
-        population: Population,
-        rows: Rows,
-        seen: _Seen,
-        held: NDArray[np.bool_],
-        judged: NDArray[np.intp],
-    ) -> NDArray[np.bool_]:
-        """Who is in quarantine after this look; only those who are `judged` come in or out."""
+        self, seen: _Seen, held: NDArray[np.bool_], streak: NDArray[np.int8], judged: NDArray[np.intp]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int8]]:
+        """Who is in quarantine after this look, and their streaks; only those who are `judged` come in or out."""
         if self.model.thresholds is None or not len(judged):
-            return held
-        streaks, own = population.table.column("streak"), rows[judged]
-        before = streaks[own]
+            return held, streak
         verdict = decide(
-            seen.score[judged], seen.distance[judged], self.model.thresholds, held[judged], before, self._quarantine
+            seen.score[judged],
+            seen.distance[judged],
+            self.model.thresholds,
+            held[judged],
+            streak[judged],
+            self._quarantine,
         )
-        streaks[own] = verdict.streak
-        population.touch(own[verdict.streak != before])
-        after = held.copy()
-        after[judged] = verdict.held
-        return after
+        held, streak = held.copy(), streak.copy()
+        held[judged], streak[judged] = verdict.held, verdict.streak
+        return held, streak
+
+    def act(
+        self, population: Population, rows: Rows, judged: Judged, moment: Moment, triggers: Triggers | None = None
+    ) -> list[OutRecord]:
+        """Write down what was decided of `rows` (m,); returns the records of those that moved."""
+        before, after = judged.before, judged.decided.standing
+        if len(turned := np.flatnonzero(judged.streak != judged.streak_before)):
+            population.table.column("streak")[rows[turned]] = judged.streak[turned]
+            population.touch(rows[turned])
+        population.settle(rows, after)
+        moved = after.segment != before.segment
+        population.touch(rows[moved | (after.candidate != before.candidate) | (after.looks != before.looks)])
+        return self._publish(
+            population, rows, judged.seen, before, judged.decided, np.flatnonzero(moved), moment, triggers
+        )
 
     def _publish(
         self,

@@ -42,7 +42,7 @@ from stream.segments.population import Population
 from stream.segments.prototypes import Model
 from stream.segments.rules import RuleSegment
 from stream.segments.tally import Tally
-from stream.segments.viewer import Viewer
+from stream.segments.viewer import Glance, Viewer
 from stream.transport.base import OutRecord, Record
 from stream.transport.records import Chosen, timestamps_of
 
@@ -174,19 +174,22 @@ class Processor(Stage):
         self._busy = True
         before = self._tally.totals()
         slice_ = self._slice(now_ms)
+        glances: list[Glance] = []
         for partition, records in batch.items():
             population = self.populations[partition]
             self._switch_model(population, slice_, output.records)
             if now_ms is not None:
                 population.clock = max(population.clock, now_ms)
-                self._apply(population, records, now_ms, output.records)
+                glances += self._apply(population, records, now_ms, output.records)
             else:
                 while self._viewer.follow_edit(population, output.records):
                     pass
                 for piece in self._cut(population, records, output.records):
                     population.clock = max(population.clock, int(timestamps_of(piece).max()))
-                    self._apply(population, piece, None, output.records)
-            output.state[partition] = population.delta()
+                    self._viewer.look_at(self._apply(population, piece, None, output.records), output.records)
+        self._viewer.look_at(glances, output.records)
+        for partition in batch:
+            output.state[partition] = self.populations[partition].delta()
         self._tally.tell(before, self.model, wall_clock=now_ms is not None)
         return output
 
@@ -219,7 +222,8 @@ class Processor(Stage):
 
     def _apply(
         self, population: Population, records: Sequence[Record], now_ms: int | None, out: list[OutRecord]
-    ) -> None:
+    ) -> list[Glance]:
+        """Bring events into the table; returns whom to look at, if anybody."""
         batch, rejected = decode(records, now_ms, self._ingest)
         switching = self.model is not None and population.model_version != self.model.version
         if switching:
@@ -234,7 +238,7 @@ class Processor(Stage):
             for i in np.flatnonzero(applied.too_late).tolist()
         ]
         if not len(applied.rows):
-            return
+            return []
         population.know(applied.rows)
         if switching:
             population.table.column("switched")[applied.rows] = population.switching[0]
@@ -246,7 +250,7 @@ class Processor(Stage):
             event_ids=[batch.event_ids[i] for i in latest.tolist()],
         )
         moment = Moment(population.now(), detected_at, BEHAVIOUR)
-        self._viewer.look(population, applied.rows, moment, out, triggers)
+        return [Glance(population, applied.rows, moment, triggers)]
 
     @staticmethod
     def _count(population: Population, batch: EventBatch, applied: Applied, rejected: Sequence[Rejected]) -> None:

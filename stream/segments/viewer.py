@@ -7,6 +7,7 @@ who else is in the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,25 @@ from numpy.typing import NDArray
 from schemas import topics
 from stream.anomalies.quarantine import QuarantineSettings
 from stream.features.layout import EVENTS, FIRST, LAST, Layout
-from stream.segments.assign import INACTIVITY, NEWCOMER, QUARANTINE, DecisionSettings
-from stream.segments.look import Look, Moment, Triggers
+from stream.features.table import joint_features
+from stream.segments.assign import INACTIVITY, NEWCOMER, QUARANTINE, DecisionSettings, Standing
+from stream.segments.look import Judged, Look, Moment, Triggers
 from stream.segments.observations import QUARANTINED, Observations, Sampler, feature_fingerprint
 from stream.segments.population import Population, Rows
 from stream.segments.prototypes import Model
 from stream.segments.rule_book import Looked, RuleBook
 from stream.segments.rules import RuleSegment
 from stream.transport.base import OutRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """Whom to look at in one partition, when and why, and the events behind it."""
+
+    population: Population
+    rows: Rows
+    moment: Moment
+    triggers: Triggers | None = None
 
 
 class Viewer:
@@ -69,14 +81,43 @@ class Viewer:
         self, population: Population, rows: Rows, moment: Moment, out: list[OutRecord], triggers: Triggers | None = None
     ) -> None:
         """Look at rows now: decide them where there is a model, and let the sampler observe some of them."""
-        features = population.table.features(rows, moment.at, self._wanted)
-        newcomer = self._newcomers(population, rows, moment.at)
-        was_held = population.held(rows)
-        if self._look is not None:
-            out += self._look.at(population, rows, features[:, self._scored], newcomer, moment, triggers)
+        self.look_at([Glance(population, rows, moment, triggers)], out)
+
+    def look_at(self, glances: Sequence[Glance], out: list[OutRecord]) -> None:
+        """The same for rows of several partitions, all for one cause: measured and decided at once."""
+        if not glances:
+            return
+        tables = [(each.population.table, each.rows, each.moment.at) for each in glances]
+        features = joint_features(tables, self._wanted)
+        newcomers = [self._newcomers(each.population, each.rows, each.moment.at) for each in glances]
+        was_held = [each.population.held(each.rows) for each in glances]
+        judged = self._judge(glances, features, newcomers)
         version = self.model.version if self.model is not None else 0
-        out += self._rule_book.at(population, Looked(rows, features, was_held, moment, version, triggers))
-        self._observe(population, rows, features, newcomer, moment.at, out)
+        start = 0
+        for each, newcomer, held in zip(glances, newcomers, was_held, strict=True):
+            population, rows, moment = each.population, each.rows, each.moment
+            some = slice(start, start + len(rows))
+            start = some.stop
+            if self._look is not None and judged is not None:
+                out += self._look.act(population, rows, judged.part(some), moment, each.triggers)
+            looked = Looked(rows, features[some], held, moment, version, each.triggers)
+            out += self._rule_book.at(population, looked)
+            self._observe(population, rows, features[some], newcomer, moment.at, out)
+
+    def _judge(
+        self, glances: Sequence[Glance], features: NDArray[np.float64], newcomers: Sequence[NDArray[np.bool_]]
+    ) -> Judged | None:
+        if self._look is None:
+            return None
+        times = [each.moment.at for each in glances]
+        return self._look.judge(
+            features[:, self._scored],
+            Standing.joined([each.population.standing(each.rows) for each in glances]),
+            np.concatenate([each.population.table.column("streak")[each.rows] for each in glances]),
+            np.concatenate(newcomers),
+            glances[0].moment.cause,
+            times[0] if len(times) == 1 else np.repeat(times, [len(each.rows) for each in glances]),
+        )
 
     def _observe(
         self,

@@ -16,6 +16,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
+from schemas.topics import BY_NAME
 from stream.transport import kafka_fetch
 from stream.transport.base import FencedError, TransportError, UnavailableError
 from stream.transport.kafka_exchange import Exchange
@@ -78,7 +79,7 @@ class Clients:
         return consumer
 
     def transactional(self, transactional_id: str) -> TransactionalProducer:
-        """A producer of transactions, not started."""
+        """A producer of transactions to the topics of this deployment, not started."""
         settings = self.settings
         self._reach()
         with self.errors():
@@ -90,6 +91,7 @@ class Clients:
         return TransactionalProducer(
             exchange,
             transactional_id,
+            [settings.topic_prefix + name for name in BY_NAME],
             timeout=settings.transaction_timeout,
             request_timeout=settings.request_timeout,
             compression=getattr(DefaultRecordBatchBuilder, f"CODEC_{settings.compression.upper()}"),

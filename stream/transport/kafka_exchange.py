@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from kafka import errors as kafka_errors
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
-from kafka.protocol.metadata import ApiVersionsRequest, CoordinatorType, FindCoordinatorRequest
+from kafka.protocol.metadata import ApiVersionsRequest, CoordinatorType, FindCoordinatorRequest, MetadataRequest
 from kafka.structs import TopicPartition as KafkaPartition
 
 T = TypeVar("T")
@@ -35,6 +35,8 @@ class Exchange:
 
     def __init__(self, settings: dict[str, Any], connect_timeout: int, backoff: float) -> None:
         self._backoff = backoff
+        self.recoveries = 0
+        """How often something failed that was tried again, but for transactions that met the one before."""
         self._coordinators: dict[tuple[CoordinatorType, str], int] = {}
         self._loop = NetworkSelector(**settings)
         self._manager = KafkaConnectionManager(self._loop, **settings)
@@ -120,6 +122,20 @@ class Exchange:
             by_node.setdefault(node, []).append(where)
         return by_node
 
+    async def check_led(self, topics: Iterable[str], node: int) -> None:
+        """Raise LeaderNotAvailableError where a node knows of no leader for a partition of these topics now."""
+        request = MetadataRequest(
+            topics=[MetadataRequest.MetadataRequestTopic(name=name) for name in topics],
+            allow_auto_topic_creation=False,
+        )
+        response = await self._manager.send(request, node_id=node)
+        for topic in response.topics:
+            for partition in topic.partitions:
+                if partition.leader_id < 0:
+                    raise kafka_errors.LeaderNotAvailableError(
+                        f"{topic.name}/{partition.partition_index} has no leader"
+                    )
+
     async def feature(self, name: str) -> int:
         """The level of a feature that is in force in the whole cluster (KIP-584); 0 where there is none."""
         response = await self._manager.send(
@@ -145,6 +161,7 @@ class Exchange:
         await self._loop.sleep(self._backoff)
         if isinstance(error, kafka_errors.ConcurrentTransactionsError):
             return  # of our own transaction before this one, which is being completed
+        self.recoveries += 1
         self._coordinators.clear()
         if isinstance(error, kafka_errors.InvalidMetadataError | kafka_errors.UnknownBrokerIdError):
             with suppress(kafka_errors.KafkaError):  # the next try says what is wrong

@@ -7,6 +7,8 @@ enter the transaction by themselves, and its end gives the next one another epoc
 With version 1 they are entered beforehand: two requests more.
 
 Invariant: the end is asked for once every record and every offset has been acknowledged; nothing is in flight by then.
+A coordinator that ends a transaction while one of its partitions has no leader takes that partition for deleted, and
+never ends it there (Kafka 4.3.1): so whoever starts, or had trouble, first looks whether all have one (decision 4).
 Whatever passes by itself (a leader that moves, a coordinator that loads) is tried again, with the same numbers, so that
 brokers know what they have already. Anything else ends the producer.
 """
@@ -36,6 +38,7 @@ from stream.transport.kafka_send import Encoded, seal
 
 _FEATURE = "transaction.version"
 _SEQUENCES = 2**31
+_OFFSETS = "__consumer_offsets"
 _GRACE_S = 1.0
 """So much longer than its requests a coroutine may take to say that its time is up."""
 
@@ -43,15 +46,23 @@ _GRACE_S = 1.0
 class TransactionalProducer:
     """One transactional id. Belongs to one thread at a time; after an error it is of use for `abort` and `close` only.
 
-    Parameters: `timeout` is the transaction's, in milliseconds: brokers abort what stays open for longer;
-    `request_timeout` is how long a leader may wait for its followers, in milliseconds; `compression` is the client's
-    number of a codec.
+    Parameters: `topics` are those that a predecessor may have written to; `timeout` is the transaction's, in
+    milliseconds: brokers abort what stays open for longer; `request_timeout` is how long a leader may wait for its
+    followers, in milliseconds; `compression` is the client's number of a codec.
     """
 
     def __init__(
-        self, exchange: Exchange, transactional_id: str, *, timeout: int, request_timeout: int, compression: int
+        self,
+        exchange: Exchange,
+        transactional_id: str,
+        topics: Iterable[str],
+        *,
+        timeout: int,
+        request_timeout: int,
+        compression: int,
     ) -> None:
         self._exchange = exchange
+        self._topics = [*topics, _OFFSETS]
         self._id = transactional_id
         self._timeout = timeout
         self._request_timeout = request_timeout
@@ -69,6 +80,7 @@ class TransactionalProducer:
 
         async def steps() -> None:
             self._implicit = await self._exchange.insist(self._is_implicit, deadline)
+            await self._exchange.insist(self._check_led, deadline)
             await self._exchange.insist(self._initialize, deadline)
 
         self._exchange.run(steps, seconds + _GRACE_S)
@@ -92,6 +104,13 @@ class TransactionalProducer:
         async def steps() -> dict[KafkaPartition, int]:
             first: dict[KafkaPartition, int] = {}
             self._open = True
+            untroubled = self._exchange.recoveries
+
+            async def end() -> None:
+                if self._exchange.recoveries != untroubled:
+                    await self._check_led()
+                await self._end(committed=True)
+
             if not self._implicit:
                 await self._enter(outputs, group.group_id, deadline)
             for batches in rounds:
@@ -101,7 +120,7 @@ class TransactionalProducer:
             await self._exchange.insist(lambda: self._send_offsets(offsets, group), deadline)
             crash.reach("after_offsets")
             crash.reach("in_commit")
-            await self._exchange.insist(lambda: self._end(committed=True), deadline)
+            await self._exchange.insist(end, deadline)
             return first
 
         end = self._exchange.begin(steps)
@@ -111,9 +130,12 @@ class TransactionalProducer:
         """Best effort, so that readers need not wait for the broker's time-out."""
         if self._open:
             deadline = time.monotonic() + seconds
-            self._exchange.run(
-                lambda: self._exchange.insist(lambda: self._end(committed=False), deadline), seconds + _GRACE_S
-            )
+
+            async def end() -> None:
+                await self._check_led()
+                await self._end(committed=False)
+
+            self._exchange.run(lambda: self._exchange.insist(end, deadline), seconds + _GRACE_S)
 
     def close(self) -> None:
         """End the thread and its connections. What is open is left to the successor, or to the broker's time-out."""
@@ -126,6 +148,10 @@ class TransactionalProducer:
         if not all(self._exchange.speaks(request, version) for request, version in known):
             return False
         return await self._exchange.feature(_FEATURE) >= 2
+
+    async def _check_led(self) -> None:
+        node = await self._exchange.coordinator(CoordinatorType.TRANSACTION, self._id)
+        await self._exchange.check_led(self._topics, node)
 
     async def _initialize(self) -> None:
         response = await self._ask(

@@ -198,6 +198,26 @@ def test_a_stage_that_is_stopped_waits_for_its_last_commit() -> None:
     assert transport.committed("g", TopicPartition("numbers", 0)) == 10
 
 
+def test_a_commit_that_began_is_waited_for_whatever_else_fails() -> None:
+    transport = MemoryTransport()
+    transport.overlapping = random.Random(1)
+    transport.overlapping.random = lambda: 0.99  # type: ignore[method-assign]
+    transport.produce(numbers(1, 10, 1))
+    runner = Runner(Sums(), transport, group="g", batch_records=5)
+    while runner._flight is None:
+        runner.advance(0)
+    assert transport.committed("g", TopicPartition("numbers", 0)) is None
+
+    def away(max_records: int) -> dict[TopicPartition, Sequence[Record]]:
+        raise UnavailableError("the broker went away")
+
+    assert runner._session is not None
+    runner._session.ahead = away  # type: ignore[method-assign]
+    with pytest.raises(UnavailableError):
+        runner.advance(0)
+    assert transport.committed("g", TopicPartition("numbers", 0)) == 5
+
+
 def test_a_restored_stage_goes_on_where_the_changelog_stands_and_the_changelog_stays_short(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

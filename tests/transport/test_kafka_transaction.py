@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka import errors as kafka_errors
-from kafka.protocol.metadata import ApiVersionsRequest, FindCoordinatorRequest
+from kafka.protocol.metadata import ApiVersionsRequest, FindCoordinatorRequest, MetadataRequest
 from kafka.protocol.producer import (
     EndTxnRequest,
 )
@@ -55,10 +55,11 @@ class Broker:
     ended: tuple[tuple[int, int], bool] | None = None
     heard: list[str] = field(default_factory=list)
     end_fault: str | int = ""
+    leaderless: bool = False
 
     async def send(self, request: Any, node_id: int | None = None) -> Any:
         """One request: lost on the way, lost on the way back, refused with an error code, or answered."""
-        if isinstance(request, FindCoordinatorRequest | ApiVersionsRequest):
+        if isinstance(request, FindCoordinatorRequest | ApiVersionsRequest | MetadataRequest):
             fault: str | int = ""
         else:
             fault = next(self.faults, "")
@@ -76,6 +77,15 @@ class Broker:
         return SimpleNamespace(
             error_code=0,
             finalized_features=[SimpleNamespace(name="transaction.version", max_version_level=self.version)],
+        )
+
+    def _MetadataRequest(self, request: Any, code: int) -> Any:
+        assert [topic.name for topic in request.topics] == ["out", "__consumer_offsets"]
+        led = [SimpleNamespace(partition_index=0, leader_id=1)]
+        missing = [SimpleNamespace(partition_index=0, leader_id=-1 if self.leaderless else 1)]
+        self.heard.append("Metadata")
+        return SimpleNamespace(
+            topics=[SimpleNamespace(name="out", partitions=led), SimpleNamespace(name="in", partitions=missing)]
         )
 
     def _FindCoordinatorRequest(self, request: Any, code: int) -> Any:
@@ -196,6 +206,7 @@ class Immediate(Exchange):
     def __init__(self, broker: Broker, leaders: Mapping[Any, int] | None = None) -> None:
         nodes = leaders or {}
         self._backoff = 0.001
+        self.recoveries = 0
         self._coordinators = {}
         self._loop: Any = SimpleNamespace(sleep=_nothing)
         self._manager: Any = SimpleNamespace(
@@ -232,7 +243,7 @@ async def _nothing(*arguments: Any) -> None:
 
 def producer_on(broker: Broker, leaders: Mapping[Any, int] | None = None) -> TransactionalProducer:
     producer = TransactionalProducer(
-        Immediate(broker, leaders), "id", timeout=1_000, request_timeout=1_000, compression=4
+        Immediate(broker, leaders), "id", ["out"], timeout=1_000, request_timeout=1_000, compression=4
     )
     producer.start(1.0)
     return producer
@@ -369,6 +380,27 @@ def test_a_partition_without_a_leader_is_waited_for() -> None:
 
     producer._exchange._manager.wait_for = elect
     assert commit(producer, {A: [b"x"]}, 1) == {A: 0}
+
+
+def test_no_transaction_is_ended_while_a_partition_has_no_leader() -> None:
+    """The coordinator would take it for deleted. Asked for where there was trouble: a broker that restarts."""
+    broker = Broker(2)
+    producer = producer_on(broker)
+    broker.faults, broker.leaderless = iter(["", "", "lost"]), True
+    broker.heard.clear()
+    waits: list[None] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(None)
+        broker.leaderless = len(waits) < 4
+
+    producer._exchange._loop.sleep = sleep
+    commit(producer, {A: [b"x"]}, 1)
+    assert broker.heard == ["Produce", "TxnOffsetCommit", "EndTxn", *["Metadata"] * 4, "EndTxn"]
+    broker.leaderless = True
+    waits.clear()
+    TransactionalProducer(producer._exchange, "id", ["out"], timeout=1, request_timeout=1, compression=0).start(5.0)
+    assert len(waits) == 4 and broker.heard[-6:] == [*["Metadata"] * 5, "InitProducerId"]
 
 
 def test_what_a_broker_says_of_a_refused_record_is_passed_on() -> None:
