@@ -40,6 +40,10 @@ def unpack(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     if data[:4] != MAGIC:
         raise ValueError(f"these bytes begin with {data[:4]!r}, not with {MAGIC!r}: they are no packed arrays")
     try:
+        # A frame that says how large its content is is given that much room, whatever the most may be.
+        claimed = zstandard.frame_content_size(data[4:])
+        if claimed > LARGEST:
+            raise ValueError(f"they claim to hold {claimed} bytes")
         body = zstandard.ZstdDecompressor().decompress(data[4:], max_output_size=LARGEST)
         size = int.from_bytes(body[:4], "little")
         header = orjson.loads(body[4 : 4 + size])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xxhash
+import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -85,6 +86,20 @@ def test_damaged_records_are_a_clear_error_and_nothing_else(data: st.DataObject)
     assume(bytes(damaged) != record)  # the same damage twice undoes itself
     with pytest.raises(ValueError, match=r"."):
         Observations.decode(bytes(damaged))
+
+
+def test_a_record_that_claims_to_be_huge_gets_no_memory() -> None:
+    (record,) = observations(np.arange(12.0).reshape(4, 3)).encode()
+    frame = zstandard.get_frame_parameters(record[4:])
+    small = zstandard.ZstdCompressor(write_checksum=True).compress(b"x" * 70_000)
+    assert zstandard.get_frame_parameters(small).content_size == 70_000 and frame.content_size < 70_000
+    # A content size of four bytes follows the two of magic's descriptor and window; make it the largest there is.
+    huge = bytearray(small)
+    at = huge.find((70_000).to_bytes(4, "little"))
+    huge[at : at + 4] = b"\xff" * 4
+    assert zstandard.frame_content_size(bytes(huge)) == 2**32 - 1
+    with pytest.raises(ValueError, match="claim to hold 4294967295 bytes"):
+        Observations.decode(record[:4] + bytes(huge))
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"RSA1", pack({}), pack({"user": np.zeros(1, np.uint64)})])
