@@ -281,27 +281,37 @@ class Metrics(Recorder, Collector):
         self._observe(spec, np.maximum(seconds, 0.0), *labels)
 
 
-class Uncommitted(Recorder):
-    """What one stage has to tell of work that is not committed yet; shown by `publish`, forgotten by `discard`.
+_Held = tuple[
+    dict[tuple[Spec, Labels], float],
+    dict[tuple[Spec, Labels], float],
+    dict[tuple[Spec, Labels], Mapping[Labels, float]],
+    dict[tuple[Spec, Labels], list[NDArray[np.float64]]],
+    dict[tuple[Spec, Labels], list[NDArray[np.float64]]],
+]
 
-    For one thread. Counts are added up and gauges keep their last value, so that it stays small however long
-    nothing is committed. Latencies end at the time of `publish`.
+
+class Uncommitted(Recorder):
+    """What one stage has to tell of work that is not committed yet.
+
+    `seal` closes what belongs to a commit that begins; `publish` shows that, and `discard` forgets everything. For one
+    thread. Counts are added up and gauges keep their last value, so that it stays small however long nothing is
+    committed.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self.discard()
+        self._sealed: _Held = ({}, {}, {}, {}, {})
+        self._clear()
 
-    def publish(self) -> None:
-        """The work is committed: show what was held."""
-        added, gauges, replaced, observed, since = (
-            self._added,
-            self._gauges,
-            self._replaced,
-            self._observed,
-            self._since,
-        )
-        self.discard()
+    def seal(self) -> None:
+        """A commit of what was told so far begins; there is one at a time."""
+        self._sealed = self._added, self._gauges, self._replaced, self._observed, self._since
+        self._clear()
+
+    def publish(self, ago: float = 0.0) -> None:
+        """The commit succeeded, so many seconds ago, at which its latencies end: show what belongs to it."""
+        added, gauges, replaced, observed, since = self._sealed
+        self._sealed = {}, {}, {}, {}, {}
         # A scrape sees a commit whole, or not at all.
         with self._metrics._lock:
             for (spec, labels), amount in added.items():
@@ -313,10 +323,14 @@ class Uncommitted(Recorder):
             for (spec, labels), values in observed.items():
                 self._metrics._observe(spec, np.concatenate(values), *labels)
             for (spec, labels), values in since.items():
-                self._metrics._observe_since(spec, np.concatenate(values), *labels)
+                self._metrics._observe_since(spec, np.concatenate(values) + 1000 * ago, *labels)
 
     def discard(self) -> None:
         """The work is void and will be done again: forget what was held."""
+        self._sealed = {}, {}, {}, {}, {}
+        self._clear()
+
+    def _clear(self) -> None:
         self._added: dict[tuple[Spec, Labels], float] = {}
         self._gauges: dict[tuple[Spec, Labels], float] = {}
         self._replaced: dict[tuple[Spec, Labels], Mapping[Labels, float]] = {}

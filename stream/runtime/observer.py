@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from stream.runtime.health import Health
@@ -52,11 +53,16 @@ class StageObserver:
         """One call of the stage on a batch."""
         self.uncommitted.batch(stage, records, seconds)
 
-    def commit(self, stage: str, seconds: float, arrived_ms: ArrayLike, state_bytes: int = 0) -> None:
-        """One commit: when its records arrived, and the size of its changelog records."""
-        self._metrics.commit(stage, seconds, arrived_ms if self._wall_clock else ())
+    def begun(self, stage: str) -> None:
+        """A commit has begun: what the stage tells from now on waits for the next one."""
+        self.uncommitted.seal()
+
+    def commit(self, stage: str, seconds: float, arrived_ms: ArrayLike, state_bytes: int = 0, ago: float = 0.0) -> None:
+        """The commit succeeded, so many seconds ago: when its records arrived, and the size of its changelog's."""
+        arrived = np.asarray(arrived_ms if self._wall_clock else (), np.float64) + 1000 * ago
+        self._metrics.commit(stage, seconds, arrived)
         self._metrics.state_written(stage, state_bytes)
-        self.uncommitted.publish()
+        self.uncommitted.publish(ago)
 
     def restored(self, stage: str, partition: int, seconds: float) -> None:
         """A partition's state was restored."""

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from stream.runtime import crash
 from stream.runtime.changelog import Changelog
@@ -24,6 +24,7 @@ from stream.runtime.restore import Restore
 from stream.runtime.share import Share
 from stream.runtime.stage import Output, Stage, StateDelta
 from stream.transport.base import (
+    Committed,
     FencedError,
     OutRecord,
     Poll,
@@ -65,8 +66,12 @@ class Observer(Protocol):
     def batch(self, stage: str, records: int, seconds: float) -> None:
         """One call of the stage on a batch."""
 
-    def commit(self, stage: str, seconds: float, arrived_ms: ArrayLike, state_bytes: int = 0) -> None:
-        """One commit: when its records arrived (none under the data's own clock), and its changelog's size."""
+    def begun(self, stage: str) -> None:
+        """A commit has begun of what was told so far; what is told from now on is the next one's."""
+
+    def commit(self, stage: str, seconds: float, arrived_ms: ArrayLike, state_bytes: int = 0, ago: float = 0.0) -> None:
+        """The commit that had begun succeeded: how long it took, when its records arrived (none under the data's own
+        clock), its changelog's size, and how many seconds ago that was."""
 
     def restored(self, stage: str, partition: int, seconds: float) -> None:
         """A partition's state was restored."""
@@ -88,7 +93,10 @@ class SilentObserver:
     def ready(self, stage: str) -> None: ...  # noqa: D102
     def not_ready(self, stage: str, reason: str) -> None: ...  # noqa: D102
     def batch(self, stage: str, records: int, seconds: float) -> None: ...  # noqa: D102
-    def commit(self, stage: str, seconds: float, arrived_ms: ArrayLike, state_bytes: int = 0) -> None: ...  # noqa: D102
+    def begun(self, stage: str) -> None: ...  # noqa: D102
+    def commit(  # noqa: D102
+        self, stage: str, seconds: float, arrived_ms: ArrayLike, state_bytes: int = 0, ago: float = 0.0
+    ) -> None: ...
     def restored(self, stage: str, partition: int, seconds: float) -> None: ...  # noqa: D102
     def rebalance(self, stage: str, assigned: int, revoked: int) -> None: ...  # noqa: D102
     def lag(self, stage: str, lag: Mapping[TopicPartition, int]) -> None: ...  # noqa: D102
@@ -98,11 +106,11 @@ class SilentObserver:
 class _Flight(NamedTuple):
     """A commit that has begun."""
 
-    end: Callable[[], dict[TopicPartition, int]]
+    end: Callable[[], Committed]
     """Waits for it."""
     started: float
     deltas: Sequence[tuple[int, StateDelta]]
-    arrived: ArrayLike
+    arrived: NDArray[np.int64]
     state_bytes: int
 
 
@@ -394,12 +402,13 @@ class Runner:
         offsets = offsets or dict(list(self._offsets.items())[:1])
         arrived = [timestamps_of(records) for records in batch.values()] if self._wall_clock else []
         assert self._session is not None
-        started = time.perf_counter()
+        self._observer.begun(self.stage.name)
+        started = time.monotonic()
         self._flight = _Flight(
             self._session.begin(offsets, records),
             started,
             deltas,
-            np.concatenate(arrived) if arrived else (),
+            np.concatenate(arrived) if arrived else np.empty(0, np.int64),
             sum(len(record.value or b"") for record in frames),
         )
         self._pending.clear()
@@ -409,12 +418,17 @@ class Runner:
         flight, self._flight = self._flight, None
         if flight is None:
             return
-        written = flight.end()
+        committed = flight.end()
         crash.reach("after_commit")
-        seconds = time.perf_counter() - flight.started
-        self._observer.commit(self.stage.name, seconds, flight.arrived, flight.state_bytes)
+        self._observer.commit(
+            self.stage.name,
+            committed.ended - flight.started,
+            flight.arrived,
+            flight.state_bytes,
+            time.monotonic() - committed.ended,
+        )
         if self._changelog:
-            self._settle(self._changelog, flight.deltas, written)
+            self._settle(self._changelog, flight.deltas, committed.first)
 
     def _settle(
         self, changelog: Changelog, deltas: Sequence[tuple[int, StateDelta]], written: dict[TopicPartition, int]

@@ -6,6 +6,7 @@ Two implementations: `stream.transport.kafka` and `stream.transport.embedded`. O
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,6 +71,15 @@ class Poll:
     revoked: frozenset[TopicPartition] = frozenset()
 
 
+class Committed(NamedTuple):
+    """A commit that succeeded."""
+
+    first: dict[TopicPartition, int]
+    """For each partition written to, the offset of the first record that was written there."""
+    ended: float
+    """When, by time.monotonic()."""
+
+
 class TransportError(Exception):
     """Something is wrong that trying again will not mend: the message says what and what to do."""
 
@@ -105,16 +115,14 @@ class Session(ABC):
         Raises FencedError (the group moved on, or the outcome is in doubt).
         """
 
-    def begin(
-        self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]
-    ) -> Callable[[], dict[TopicPartition, int]]:
-        """`commit` in two steps: what is returned waits for the end, and returns or raises what `commit` would.
+    def begin(self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]) -> Callable[[], Committed]:
+        """`commit` in two steps: what is returned waits for the end, and raises what `commit` would.
 
         Until it has been called, nothing but `ahead` and `lag` may be. A transport that cannot go on meanwhile commits
         at once.
         """
-        first = self.commit(offsets, outputs)
-        return lambda: first
+        committed = Committed(self.commit(offsets, outputs), time.monotonic())
+        return lambda: committed
 
     def ahead(self, max_records: int) -> dict[TopicPartition, Sequence[Record]]:
         """Records that came while a commit is under way, of partitions that were this member's when it began.

@@ -29,7 +29,16 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import MemberState
 from kafka.structs import TopicPartition as KafkaPartition
 
-from stream.transport.base import FencedError, OutRecord, Poll, Record, Session, TopicPartition, UnavailableError
+from stream.transport.base import (
+    Committed,
+    FencedError,
+    OutRecord,
+    Poll,
+    Record,
+    Session,
+    TopicPartition,
+    UnavailableError,
+)
 from stream.transport.kafka_clients import BATCH_BYTES, Clients
 from stream.transport.kafka_fetch import ahead, columns, poll, poll_once
 from stream.transport.kafka_group import CopartitionAssignor, Ownership
@@ -140,18 +149,16 @@ class KafkaSession(Session):
 
     def commit(self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]) -> dict[TopicPartition, int]:
         """See the base class. After a FencedError the session is dead, whatever became of the commit."""
-        return self.begin(offsets, outputs)()
+        return self.begin(offsets, outputs)().first
 
-    def begin(
-        self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]
-    ) -> Callable[[], dict[TopicPartition, int]]:
+    def begin(self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]) -> Callable[[], Committed]:
         """See the base class. After a FencedError the session is dead, whatever became of the commit."""
         self._check_open()
         for where in offsets:
             if self._native(where) not in self._committed:
                 raise FencedError(f"{where.topic}/{where.partition} is not, or no longer, this member's")
         if not offsets and not outputs:
-            return dict
+            return lambda: Committed({}, time.monotonic())
         partitions = self._prepare(outputs)
         positions = {self._native(where): offset for where, offset in offsets.items()}
         if not positions:
@@ -171,15 +178,15 @@ class KafkaSession(Session):
             }
             wait = self._producer.begin(batches, positions, metadata, settings.commit_timeout / 1000)
 
-        def end() -> dict[TopicPartition, int]:
+        def end() -> Committed:
             with self._failing():
-                written = wait()
+                written, ended = wait()
                 for where, offset in written.items():
                     # A batch that the broker had already comes back without its offset: in doubt, like any failure.
                     if offset < 0:
                         raise KafkaError(f"the broker did not say where it put the records of {where.topic}")
             self._committed |= positions
-            return {self._ours(where): offset for where, offset in written.items()}
+            return Committed({self._ours(where): offset for where, offset in written.items()}, ended)
 
         return end
 

@@ -91,17 +91,17 @@ class TransactionalProducer:
         offsets: Mapping[KafkaPartition, int],
         group: Any,
         seconds: float,
-    ) -> Callable[[], dict[KafkaPartition, int]]:
+    ) -> Callable[[], tuple[dict[KafkaPartition, int], float]]:
         """Begin one transaction of these records and offsets, which must be some; `group` is the consumer's metadata.
 
-        What is returned waits for its end, and returns the offset of the first record of each partition: -1 where a
-        broker had it already and does not say. It raises errors of kafka-python; TimeoutError where no end came in so
-        many seconds from now.
+        What is returned waits for its end, and returns the offset of the first record of each partition, -1 where a
+        broker had it already and does not say, and when it ended by time.monotonic(). It raises errors of kafka-python;
+        TimeoutError where no end came in so many seconds from now.
         """
         deadline = time.monotonic() + seconds
         rounds = self._seal(outputs)
 
-        async def steps() -> dict[KafkaPartition, int]:
+        async def steps() -> tuple[dict[KafkaPartition, int], float]:
             first: dict[KafkaPartition, int] = {}
             self._open = True
             untroubled = self._exchange.recoveries
@@ -121,7 +121,7 @@ class TransactionalProducer:
             crash.reach("after_offsets")
             crash.reach("in_commit")
             await self._exchange.insist(end, deadline)
-            return first
+            return first, time.monotonic()
 
         end = self._exchange.begin(steps)
         return lambda: end(max(deadline + _GRACE_S - time.monotonic(), 0.0))

@@ -221,8 +221,10 @@ def test_uncommitted_shows_nothing_before_the_commit_and_the_same_after_it() -> 
     tell_everything(uncommitted)
     own = [line for line in generate_latest(told.registry).splitlines() if b"resegment_" in line]
     assert own == [line for line in before.splitlines() if b"resegment_" in line]
+    uncommitted.seal()
     uncommitted.publish()
     assert {spec.name: series(told, spec.name) for spec in SPECS} == {s.name: series(at_once, s.name) for s in SPECS}
+    uncommitted.seal()
     uncommitted.publish()
     assert value(told, "resegment_model_observations_total") == 100, "published once"
 
@@ -246,6 +248,7 @@ def test_gauges_keep_their_last_value_and_counts_add_up() -> None:
         uncommitted.population(users, 0, [("seg-1", "Loyal", users)])
         uncommitted.learned(users)
         uncommitted.sweep(0.1, users)
+    uncommitted.seal()
     uncommitted.publish()
     assert value(metrics, "resegment_users") == 3
     assert series(metrics, "resegment_segment_users") == {("seg-1", "Loyal"): 3}
@@ -259,8 +262,28 @@ def test_discarded_work_leaves_no_trace() -> None:
     uncommitted.events("accepted", {"browse": 5})
     uncommitted.discard()
     uncommitted.events("accepted", {"browse": 7})
+    uncommitted.seal()
     uncommitted.publish()
     assert series(metrics, "resegment_events_total") == {("browse", "accepted"): 7}
+
+
+def test_what_is_told_while_a_commit_is_under_way_waits_for_its_own() -> None:
+    metrics = Metrics(clock_ms=lambda: 10_000.0)
+    uncommitted = Uncommitted(metrics)
+    uncommitted.events("accepted", {"browse": 5})
+    uncommitted.changes({"behaviour": 1}, [9_000])
+    uncommitted.seal()
+    uncommitted.events("accepted", {"browse": 7})
+    assert series(metrics, "resegment_events_total") == {}
+    uncommitted.publish(ago=0.25)
+    assert series(metrics, "resegment_events_total") == {("browse", "accepted"): 5}
+    assert value(metrics, "resegment_change_latency_seconds_sum") == pytest.approx(0.75), "up to the commit"
+    uncommitted.seal()
+    uncommitted.events("accepted", {"browse": 9})
+    uncommitted.discard()
+    uncommitted.seal()
+    uncommitted.publish()
+    assert series(metrics, "resegment_events_total") == {("browse", "accepted"): 5}, "the other two are void"
 
 
 def test_latency_ends_at_the_commit_and_the_column_may_be_used_again() -> None:
@@ -271,6 +294,7 @@ def test_latency_ends_at_the_commit_and_the_column_may_be_used_again() -> None:
     uncommitted.changes({"behaviour": 2}, column)
     column[:] = 0
     now[0] = 1_500.0
+    uncommitted.seal()
     uncommitted.publish()
     assert value(metrics, "resegment_change_latency_seconds_count") == 2
     # 0.6 s, and an arrival that our clock says is in the future: at once.
@@ -295,6 +319,7 @@ def test_a_scrape_sees_a_commit_whole() -> None:
             uncommitted.population(commits, 0, [(f"seg-{commits % 5}", "a", commits - 1), ("none", "b", 1)])
             uncommitted.learned(1)
             uncommitted.sweep(1.0, 0)
+            uncommitted.seal()
             uncommitted.publish()
 
     mover = threading.Thread(target=move_people)

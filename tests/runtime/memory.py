@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.topics import TopicSpec
 from stream.transport.base import (
+    Committed,
     Difference,
     FencedError,
     OutRecord,
@@ -145,9 +147,7 @@ class OverlappingSession(MemorySession):
 
     under_way = False
 
-    def begin(
-        self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]
-    ) -> Callable[[], dict[TopicPartition, int]]:
+    def begin(self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]) -> Callable[[], Committed]:
         assert not self.under_way
         self.under_way = True
         self._now: Callable[[], None] = lambda: None
@@ -163,12 +163,12 @@ class OverlappingSession(MemorySession):
                 except Exception as error:
                     done.append(error)
 
-        def end() -> dict[TopicPartition, int]:
+        def end() -> Committed:
             happen()
             self.under_way = False
             if isinstance(done[0], Exception):
                 raise done[0]
-            return done[0]
+            return Committed(done[0], time.monotonic())
 
         self._now = happen
         self._perhaps()
@@ -194,4 +194,4 @@ class OverlappingSession(MemorySession):
         super().resume(partitions)
 
     def commit(self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]) -> dict[TopicPartition, int]:
-        return self.begin(offsets, outputs)()
+        return self.begin(offsets, outputs)().first

@@ -153,6 +153,7 @@ def test_a_refund_is_counted_as_the_purchase_that_it_came_as() -> None:
         None,
         0.0,
     ), "nothing is told before the commit"
+    told.seal()
     told.publish()
 
     def value(**labels: str) -> float | None:

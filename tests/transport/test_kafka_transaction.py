@@ -255,7 +255,7 @@ def commit(producer: TransactionalProducer, outputs: Mapping[Any, list[bytes]], 
         where: list(encode([OutRecord(where.topic, None, value, timestamp=1) for value in values], 90))
         for where, values in outputs.items()
     }
-    return producer.begin(encoded, {IN: offset}, MEMBER, 5.0)()
+    return producer.begin(encoded, {IN: offset}, MEMBER, 5.0)()[0]
 
 
 VALUES = st.lists(st.binary(max_size=20), min_size=1, max_size=8)
