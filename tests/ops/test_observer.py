@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from stream.runtime.health import Health
 from stream.runtime.metrics import Metrics
 from stream.runtime.observer import StageObserver
@@ -27,6 +29,8 @@ def test_a_batch_is_counted_with_its_commit() -> None:
     observer.batch("processor", 500, 0.02)
     observer.uncommitted.events("accepted", {"browse": 500})
     assert read(metrics, "resegment_records_total") == 0
+    observer.begun("processor")
+    observer.batch("processor", 300, 0.02)  # the next one, worked on meanwhile
     observer.commit("processor", 0.01, [9_400])
     assert read(metrics, "resegment_records_total") == 500
     assert metrics.registry.get_sample_value("resegment_events_total", {"type": "browse", "outcome": "accepted"}) == 500
@@ -36,8 +40,9 @@ def test_a_batch_is_counted_with_its_commit() -> None:
 
 def test_every_arrival_of_a_batch_may_be_given() -> None:
     observer, metrics, _ = make()
-    observer.commit("processor", 0.01, [9_900, 9_800, 9_700])
+    observer.commit("processor", 0.01, [9_900, 9_800, 9_700], ago=0.05)
     assert read(metrics, "resegment_event_latency_seconds_count") == 3
+    assert read(metrics, "resegment_event_latency_seconds_sum") == pytest.approx(0.45), "up to the commit"
 
 
 def test_a_failed_batch_is_not_counted_and_its_lag_is_no_longer_true() -> None:
@@ -50,6 +55,7 @@ def test_a_failed_batch_is_not_counted_and_its_lag_is_no_longer_true() -> None:
     assert read(metrics, "resegment_assigned_partitions") == 0
     assert health.report().stages["processor"].reason == "the group moved on"
     observer.batch("processor", 400, 0.02)
+    observer.begun("processor")
     observer.commit("processor", 0.01, [])
     assert read(metrics, "resegment_records_total") == 400
     assert read(metrics, "resegment_failures_total", kind="fenced") == 1
