@@ -97,12 +97,25 @@ def naive_fires(fields: dict[str, Any], change: SegmentChange) -> bool:
     if change.confidence < fields.get("min_confidence", 0):
         return False
     when = fields["when"]
+    about_a_rule = "rule:" in f"{change.from_ and change.from_.id} {change.to and change.to.id}"
+
+    def selects(selector: str | list[str], segment: SegmentRef | None) -> bool:
+        if segment is None and about_a_rule:
+            return False  # a rule segment is entered from nothing and left for nothing, which is not being in none
+        return naive_selects(selector, segment)
+
     if "enter" in when:
-        return naive_selects(when["enter"], change.to)
+        return selects(when["enter"], change.to)
     if "exit" in when:
-        return naive_selects(when["exit"], change.from_)
+        return selects(when["exit"], change.from_)
     sides = when["transition"]
-    return naive_selects(sides["from"], change.from_) and naive_selects(sides["to"], change.to)
+    return selects(sides["from"], change.from_) and selects(sides["to"], change.to)
+
+
+def test_leaving_a_rule_segment_is_not_entering_none() -> None:
+    left = SegmentChange.model_validate(change().model_dump(by_alias=True) | {"to": None})
+    left = left.model_copy(update={"from_": SegmentRef(id="rule:vip", name=None)})
+    assert not Campaigns([campaign(when={"enter": "none"})]).match(left)
 
 
 @given(written(), st.lists(changes, min_size=1, max_size=8))
