@@ -11,8 +11,6 @@ import sys
 
 _YOUNG = 50_000
 """So many new containers between two looks at the young ones: a large batch makes that many."""
-
-
 _SWITCH_S = 0.000_5
 """A thread that works lets others in so often that want to. With Python's 5 ms each of a transaction's answers would
 wait that long, for the batch that is worked on meanwhile."""

@@ -73,7 +73,6 @@ class KafkaSession(Session):
         self._group = group
         self._prepare = prepare
         self._released = released
-        self._watchdog = Watchdog(f"kafka-commit-{group}")
         self._ownership = Ownership()
         self._metadata: Any = None
         self._unplaced: set[KafkaPartition] = set()
@@ -215,7 +214,6 @@ class KafkaSession(Session):
             except (KafkaError, TimeoutError, RuntimeError) as error:
                 log.warning("closing a session of %s: %s", self._group, str(error) or "timed out")
         goodbye.close()
-        self._watchdog.close()
         self._committed.clear()
         self._released()
 
@@ -336,11 +334,14 @@ class KafkaSession(Session):
         return {where: columns(records, where.topic) for where, records in ours.items()}
 
     def _guard(self, call: Callable[[], Any], timeout: float) -> None:
+        watchdog = Watchdog(f"kafka-join-{self._group}")
         with self._clients.errors():
             try:
-                self._watchdog.run(call, timeout)
+                watchdog.run(call, timeout)
             except TimeoutError as error:
                 raise KafkaTimeoutError(f"no answer within {timeout:g} s") from error
+            finally:
+                watchdog.close()
 
     def _check_open(self) -> None:
         if self._closed or self._dead:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from kafka import errors as kafka_errors
 from kafka.protocol.metadata import CoordinatorType
@@ -35,6 +35,8 @@ from kafka.structs import TopicPartition as KafkaPartition
 from stream.runtime import crash
 from stream.transport.kafka_exchange import PASSING, Exchange, check, raise_worst
 from stream.transport.kafka_send import Encoded, seal
+
+T = TypeVar("T")
 
 _FEATURE = "transaction.version"
 _SEQUENCES = 2**31
@@ -123,8 +125,8 @@ class TransactionalProducer:
             await self._exchange.insist(end, deadline)
             return first, time.monotonic()
 
-        end = self._exchange.begin(steps)
-        return lambda: end(max(deadline + _GRACE_S - time.monotonic(), 0.0))
+        wait = self._exchange.begin(steps)
+        return lambda: wait(max(deadline + _GRACE_S - time.monotonic(), 0.0))
 
     def abort(self, seconds: float) -> None:
         """Best effort, so that readers need not wait for the broker's time-out."""
@@ -168,9 +170,7 @@ class TransactionalProducer:
 
     async def _enter(self, partitions: Iterable[KafkaPartition], group_id: str, deadline: float) -> None:
         """Version 1: say beforehand to whom records and offsets will go."""
-        topics: dict[str, list[int]] = defaultdict(list)
-        for where in partitions:
-            topics[where.topic].append(where.partition)
+        topics = _by_topic((where, where.partition) for where in partitions)
         topic = AddPartitionsToTxnRequest.AddPartitionsToTxnTopic
 
         async def enter_partitions() -> None:
@@ -237,9 +237,9 @@ class TransactionalProducer:
 
     def _produce_request(self, partitions: Iterable[KafkaPartition], batches: Mapping[KafkaPartition, bytes]) -> Any:
         topic = ProduceRequest.TopicProduceData
-        data: dict[str, list[Any]] = defaultdict(list)
-        for where in partitions:
-            data[where.topic].append(topic.PartitionProduceData(index=where.partition, records=batches[where]))
+        data = _by_topic(
+            (where, topic.PartitionProduceData(index=where.partition, records=batches[where])) for where in partitions
+        )
         return ProduceRequest(
             transactional_id=self._id,
             acks=-1,
@@ -251,16 +251,19 @@ class TransactionalProducer:
 
     async def _send_offsets(self, offsets: Mapping[KafkaPartition, int], group: Any) -> None:
         topic = TxnOffsetCommitRequest.TxnOffsetCommitRequestTopic
-        own: dict[str, list[Any]] = defaultdict(list)
-        for where, offset in offsets.items():
-            own[where.topic].append(
-                topic.TxnOffsetCommitRequestPartition(
+        partition = topic.TxnOffsetCommitRequestPartition
+        own = _by_topic(
+            (
+                where,
+                partition(
                     partition_index=where.partition,
                     committed_offset=offset,
                     committed_leader_epoch=-1,
                     committed_metadata="",
-                )
+                ),
             )
+            for where, offset in offsets.items()
+        )
         request = TxnOffsetCommitRequest(
             transactional_id=self._id,
             group_id=group.group_id,
@@ -312,6 +315,14 @@ class TransactionalProducer:
                 sequence = (sequence + encoded.count) % _SEQUENCES
             self._sequences[where] = sequence
         return rounds
+
+
+def _by_topic(items: Iterable[tuple[KafkaPartition, T]]) -> dict[str, list[T]]:
+    """What requests say of partitions, by their topics' names."""
+    grouped: dict[str, list[T]] = defaultdict(list)
+    for where, item in items:
+        grouped[where.topic].append(item)
+    return grouped
 
 
 def _take(response: Any, written: dict[KafkaPartition, int]) -> list[Exception]:

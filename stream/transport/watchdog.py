@@ -1,4 +1,4 @@
-"""Calls that can hang, given up after a deadline: kafka-python's commit, abort and send_offsets have none."""
+"""Calls of the client that can hang, given up after a deadline: what a session asks as it joins, and its goodbye."""
 
 from __future__ import annotations
 
