@@ -1,6 +1,7 @@
 # Two commands set everything up: `make run` and `make test`. Everything they install goes to .venv and .cache.
 PYTHON ?= python3
 VENV := .venv
+KERNELS := $(wildcard stream/kernels/*.pyx stream/kernels/*.pxd)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -46,13 +47,13 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "resegment needs Python 3.11 or newer; set PYTHON=/path/to/it")'
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run-ready: requirements.lock pyproject.toml | $(BIN)/python
+$(VENV)/.run-ready: requirements.lock pyproject.toml $(KERNELS) | $(BIN)/python
 	@echo "installing the locked packages ..."
 	@$(PIP) install --require-hashes --requirement requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.test-ready: requirements-dev.lock pyproject.toml | $(BIN)/python
+$(VENV)/.test-ready: requirements-dev.lock pyproject.toml $(KERNELS) | $(BIN)/python
 	@echo "installing the locked packages, the development ones too ..."
 	@$(PIP) install --require-hashes --requirement requirements-dev.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .

@@ -14,6 +14,7 @@ from typing import NoReturn
 import pytest
 from hypothesis import settings
 
+from stream import kernels
 from tests.kafka.broker import Cluster, free_port, wait_for
 from tests.kafka.jars import CACHE, POM, NoJarsError, classpath
 
@@ -63,6 +64,16 @@ def kafka_jars(request: pytest.FixtureRequest) -> str:
 def topic_prefix() -> str:
     """Of this test alone, so that tests share a broker and no topic; groups want it too."""
     return f"t{uuid.uuid4().hex[:10]}."
+
+
+@pytest.fixture(scope="module", params=["compiled", "without"])
+def either_kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The tests of a module with the compiled kernels, and again without them."""
+    if request.param == "compiled" and not kernels.built():
+        pytest.skip("the kernels are not compiled here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "_on", request.param == "compiled")
+        yield request.param
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

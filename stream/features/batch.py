@@ -6,7 +6,7 @@ no kernel has to look at the sign again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.events import EVENT_TYPES
+from stream.features.texts import chosen
 
 Kind = Literal["browse", "click", "purchase", "search", "add_to_cart", "favourite", "review", "share", "refund"]
 KINDS: tuple[Kind, ...] = (*EVENT_TYPES, "refund")
@@ -37,7 +38,7 @@ class EventBatch:
     position: npt.NDArray[np.int32]
     """Index of each event's record in the list that was decoded."""
     user_ids: list[str]
-    event_ids: list[str]
+    event_ids: Sequence[str]
     kind: npt.NDArray[np.int8]
     """Index into KINDS."""
     time: Ints
@@ -58,11 +59,10 @@ class EventBatch:
 
     def take(self, events: npt.NDArray[np.intp]) -> EventBatch:
         """A batch of these events only, in this order."""
-        chosen = events.tolist()
         return EventBatch(
             position=self.position[events],
-            user_ids=[self.user_ids[at] for at in chosen],
-            event_ids=[self.event_ids[at] for at in chosen],
+            user_ids=[self.user_ids[at] for at in events.tolist()],
+            event_ids=chosen(self.event_ids, events),
             kind=self.kind[events],
             time=self.time[events],
             id_hash=self.id_hash[events],
@@ -73,6 +73,19 @@ class EventBatch:
             rating=self.rating[events],
             category=self.category[events],
         )
+
+    def merged(self, other: EventBatch) -> EventBatch:
+        """With the events of another batch of the same records, in the order of their records."""
+        order = np.argsort(np.concatenate([self.position, other.position]))
+        both = EventBatch(
+            user_ids=[*self.user_ids, *other.user_ids],
+            event_ids=[*self.event_ids, *other.event_ids],
+            **{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _ARRAYS},
+        )
+        return both.take(order)
+
+
+_ARRAYS = tuple(name for name in EventBatch.__dataclass_fields__ if name not in ("user_ids", "event_ids"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from operator import attrgetter, itemgetter
@@ -24,12 +24,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from schemas.dead_letter import Reason
 from schemas.events import EVENT_TYPES, EVENTS, Currency
+from stream import kernels
 from stream.durations import Duration, format_duration
+from stream.features import kernel
 from stream.features.batch import KIND_CODES, PURCHASE, REFUND, EventBatch, Floats, Hashes, Ints
 from stream.features.plain import codes_of, made, read
 from stream.features.times import parse_rfc3339
 from stream.transport.base import Record
-from stream.transport.records import keys_of, timestamps_of, values_of
+from stream.transport.records import keys_of, taken, timestamps_of, values_of
+from stream.transport.spans import list_of, packed
 
 _CHUNK = 250
 """Records validated in one call: the call is cheap by then, and a bad event costs few others a second look."""
@@ -117,10 +120,28 @@ def decode(
 
     `now_ms` is the wall clock; None where the clock is the data's own: then each record's timestamp is its now.
     """
+    if not kernels.on():
+        return _decode(records, now_ms, settings)
+    latest = (timestamps_of(records) if now_ms is None else now_ms) + settings.allowed_skew
+    keys = packed(keys_of(records)) if settings.key == "user_id" else None
+    values, limit, money = packed(values_of(records)), settings.max_event_bytes, settings.currency
+    batch, left = kernel.read(values, keys, limit, settings.earliest_ms, latest, money.rates, money.base)
+    if not len(left):
+        return batch, []
+    others, rejected = _decode(records if len(left) == len(records) else taken(records, left), now_ms, settings)
+    others.position = left[others.position].astype(np.int32)
+    rejected = [replace(one, index=int(left[one.index])) for one in rejected]
+    return (batch.merged(others) if len(batch) else others), rejected
+
+
+def _decode(
+    records: Sequence[Record], now_ms: int | None, settings: IngestSettings
+) -> tuple[EventBatch, list[Rejected]]:
+    """`decode` without the compiled kernel."""
     rejected: list[Rejected] = []
     positions: list[int] = []
     events: list[Any] = []
-    values = values_of(records)
+    values = list_of(values_of(records))
     for start in range(0, len(values), _CHUNK):
         read, where = _read(values[start : start + _CHUNK], start, settings.max_event_bytes, rejected)
         events += read
@@ -279,7 +300,7 @@ class _Columns:
 
     def check_keys(self, records: Sequence[Record], rejected: list[Rejected]) -> None:
         """The key must be the user id: it is what keeps a user's events in one partition, and in order."""
-        keys = keys_of(records)
+        keys = list_of(keys_of(records))
         if len(keys) != self._count:
             keys = [keys[at] for at in self._positions.tolist()]
         wanted = list(map(str.encode, self._user_ids))

@@ -25,6 +25,7 @@ from stream.features.batch import KINDS, EventBatch
 from stream.features.events import IngestSettings, Rejected, decode
 from stream.features.layout import Layout
 from stream.features.table import Applied
+from stream.features.texts import chosen
 from stream.runtime import crash
 from stream.runtime.metrics import Recorder
 from stream.runtime.share import Share
@@ -247,7 +248,7 @@ class Processor(Stage):
         triggers = Triggers(
             times=batch.time[latest],
             records=Chosen(records, batch.position[latest]),
-            event_ids=[batch.event_ids[i] for i in latest.tolist()],
+            event_ids=chosen(batch.event_ids, latest),
         )
         moment = Moment(population.now(), detected_at, BEHAVIOUR)
         return [Glance(population, applied.rows, moment, triggers)]

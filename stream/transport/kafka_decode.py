@@ -1,4 +1,4 @@
-"""The records of a v2 batch as columns, by numpy where there are many and by a loop where there are few.
+"""The records of a v2 batch as columns, by a compiled kernel or numpy where there are many, by a loop where few.
 
 Format: https://kafka.apache.org/documentation/#recordbatch. A batch that is not laid out as it says is left to the
 client's own decoder, which knows what to refuse.
@@ -7,14 +7,16 @@ client's own decoder, which knows what to refuse.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from kafka.errors import CorruptRecordError
 
+from stream import kernels
 from stream.transport.base import Headers
-from stream.transport.records import Ints, RecordColumns
+from stream.transport.records import RecordColumns
+from stream.transport.spans import Ints, Spans
 
 _VARINT_BITS = 64
 
@@ -90,36 +92,71 @@ def _body(batch: Any) -> bytes:
 def read_many(tp: Any, batch: Any) -> RecordColumns | None:
     """All records of a v2 batch, field by field; None where its bytes are not what the format says."""
     data = _body(batch)
-    raw = np.frombuffer(data, np.uint8)
     try:
-        starts, ends = _frame(data, batch.records_count)
-        # A record begins with its length, which is not negative, and one byte of attributes, of which none are defined.
-        if (raw[[0, *ends[:-1]]] & 1).any() or (raw[starts] & 0x80).any():
-            return None
-        timestamps, at = _varints(raw, np.array(starts, np.int64) + 1)
-        offsets, at = _varints(raw, at)
-        key_lengths, keys = _varints(raw, at)
-        value_lengths, values = _varints(raw, _after(data, keys, key_lengths))
-        at = _after(data, values, value_lengths)
-        headers: list[Headers] | None = None
-        if raw[at].any():
-            read = [_headers(data, start) for start in at.tolist()]
-            headers, at = [found for found, _ in read], np.array([end for _, end in read], np.int64)
-        else:
-            at += 1
-        if not np.array_equal(at, ends):
-            return None
+        found = (_compiled if kernels.on() else _by_fields)(data, batch.records_count)
     except (IndexError, ValueError):
         return None
+    if found is None:
+        return None
+    count = len(found.offsets)
     return RecordColumns(
         tp.topic,
         tp.partition,
-        batch.base_offset + offsets,
-        np.full(len(offsets), batch.max_timestamp) if batch.timestamp_type else batch.first_timestamp + timestamps,
-        _slices(data, keys, key_lengths),
-        _slices(data, values, value_lengths),
-        headers,
+        batch.base_offset + found.offsets,
+        np.full(count, batch.max_timestamp) if batch.timestamp_type else batch.first_timestamp + found.timestamps,
+        found.keys,
+        found.values,
+        found.headers,
     )
+
+
+class _Found(NamedTuple):
+    """The fields of all records of a batch; offsets and timestamps are relative to the batch's first."""
+
+    offsets: Ints
+    timestamps: Ints
+    keys: Spans
+    values: Spans
+    headers: list[Headers] | None
+
+
+def _compiled(data: bytes, count: int) -> _Found | None:
+    """By the compiled kernel. Raises ValueError and IndexError as `_by_fields`."""
+    places = np.empty((8, max(count, 0)), np.int64)
+    kind = kernels.records.read(data, count, places)
+    if kind < 0:
+        return None
+    timestamps, offsets, keys, key_lengths, values, value_lengths, headers, ends = places
+    read = _all_headers(data, headers, ends) if kind else None
+    return _Found(offsets, timestamps, Spans(data, keys, key_lengths), Spans(data, values, value_lengths), read)
+
+
+def _by_fields(data: bytes, count: int) -> _Found | None:
+    """By numpy, one field of all records at a time. Raises ValueError and IndexError where the bytes are wrong."""
+    raw = np.frombuffer(data, np.uint8)
+    starts, ends = _frame(data, count)
+    # A record begins with its length, which is not negative, and one byte of attributes, of which none are defined.
+    if (raw[[0, *ends[:-1]]] & 1).any() or (raw[starts] & 0x80).any():
+        return None
+    timestamps, at = _varints(raw, np.array(starts, np.int64) + 1)
+    offsets, at = _varints(raw, at)
+    key_lengths, keys = _varints(raw, at)
+    value_lengths, values = _varints(raw, _after(data, keys, key_lengths))
+    at = _after(data, values, value_lengths)
+    headers: list[Headers] | None = None
+    if raw[at].any():
+        headers = _all_headers(data, at, np.array(ends, np.int64))
+    elif not np.array_equal(at + 1, ends):
+        return None
+    return _Found(offsets, timestamps, Spans(data, keys, key_lengths), Spans(data, values, value_lengths), headers)
+
+
+def _all_headers(data: bytes, starts: Ints, ends: Ints) -> list[Headers]:
+    """The headers of all records. Raises ValueError and IndexError where they do not fill their place."""
+    read = [_headers(data, start) for start in starts.tolist()]
+    if [end for _, end in read] != ends.tolist():
+        raise ValueError("a record does not end where it says")
+    return [found for found, _ in read]
 
 
 def _frame(data: bytes, count: int) -> tuple[list[int], list[int]]:
@@ -171,16 +208,6 @@ def _after(data: bytes, starts: Ints, lengths: Ints) -> Ints:
     if lengths.max() > len(data):
         raise ValueError("a field is longer than its batch")
     return starts + np.maximum(lengths, 0)
-
-
-def _slices(data: bytes, starts: Ints, lengths: Ints) -> list[bytes | None]:
-    """The content at each place; None where the length is negative."""
-    ends = (starts + np.maximum(lengths, 0)).tolist()
-    found: list[bytes | None] = list(map(data.__getitem__, map(slice, starts.tolist(), ends)))
-    if lengths.min() < 0:
-        for at in np.flatnonzero(lengths < 0).tolist():
-            found[at] = None
-    return found
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

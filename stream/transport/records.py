@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.transport.base import Headers, Record
-
-Ints = npt.NDArray[np.int64]
+from stream.transport.spans import Ints, contents_at, joined, list_of
 
 
 class ReadRecord(NamedTuple):
@@ -33,8 +32,8 @@ class ReadRecord(NamedTuple):
 class RecordColumns(Sequence[ReadRecord]):
     """n records of one partition, in offset order.
 
-    Parameters: `offsets` and `timestamps` (n,), `keys` and `values` of length n; `headers` of length n, or None where
-    no record has any.
+    Parameters: `offsets` and `timestamps` (n,), `keys` and `values` of length n, lists or spans; `headers` of length n,
+    or None where no record has any.
     """
 
     __slots__ = ("headers", "keys", "offsets", "partition", "timestamps", "topic", "values")
@@ -45,8 +44,8 @@ class RecordColumns(Sequence[ReadRecord]):
         partition: int,
         offsets: Ints,
         timestamps: Ints,
-        keys: list[bytes | None],
-        values: list[bytes | None],
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
         headers: list[Headers] | None = None,
     ) -> None:
         self.topic = topic
@@ -89,7 +88,8 @@ class RecordColumns(Sequence[ReadRecord]):
     def __iter__(self) -> Iterator[ReadRecord]:
         topic, partition = self.topic, self.partition
         headers: Sequence[Headers] = [()] * len(self) if self.headers is None else self.headers
-        columns = zip(self.offsets.tolist(), self.timestamps.tolist(), self.keys, self.values, headers, strict=True)
+        keys, values = list_of(self.keys), list_of(self.values)
+        columns = zip(self.offsets.tolist(), self.timestamps.tolist(), keys, values, headers, strict=True)
         return (ReadRecord(topic, partition, *row) for row in columns)
 
     def __repr__(self) -> str:
@@ -105,6 +105,7 @@ def join(parts: Sequence[RecordColumns]) -> RecordColumns:
     first = parts[0]
     if len(parts) == 1:
         return first
+    keys, values = joined([part.keys for part in parts], [part.values for part in parts])
     headers: list[Headers] | None = None
     if any(part.headers is not None for part in parts):
         headers = list(
@@ -115,8 +116,8 @@ def join(parts: Sequence[RecordColumns]) -> RecordColumns:
         first.partition,
         np.concatenate([part.offsets for part in parts]),
         np.concatenate([part.timestamps for part in parts]),
-        list(chain.from_iterable(part.keys for part in parts)),
-        list(chain.from_iterable(part.values for part in parts)),
+        keys,
+        values,
         headers,
     )
 
@@ -144,12 +145,28 @@ class Chosen(Sequence[Record]):
         return self._records[int(self._positions[at])]
 
 
-def values_of(records: Sequence[Record]) -> list[bytes | None]:
+def taken(records: Sequence[Record], positions: npt.NDArray[np.integer]) -> Sequence[Record]:
+    """The records at these positions."""
+    if not isinstance(records, RecordColumns):
+        return [records[at] for at in positions.tolist()]
+    headers = records.headers
+    return RecordColumns(
+        records.topic,
+        records.partition,
+        records.offsets[positions],
+        records.timestamps[positions],
+        contents_at(records.keys, positions),
+        contents_at(records.values, positions),
+        None if headers is None else [headers[at] for at in positions.tolist()],
+    )
+
+
+def values_of(records: Sequence[Record]) -> Sequence[bytes | None]:
     """The values, in order."""
     return records.values if isinstance(records, RecordColumns) else [record.value for record in records]
 
 
-def keys_of(records: Sequence[Record]) -> list[bytes | None]:
+def keys_of(records: Sequence[Record]) -> Sequence[bytes | None]:
     """The keys, in order."""
     return records.keys if isinstance(records, RecordColumns) else [record.key for record in records]
 
