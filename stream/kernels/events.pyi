@@ -12,7 +12,7 @@ class Reader:
     def __init__(self, tags: Sequence[str], fields: Sequence[_Field]) -> None: ...
     def read(
         self,
-        data: bytes,
+        data: bytes | npt.NDArray[np.uint8],
         starts: _Ints,
         lengths: _Ints,
         key_data: bytes | None,

@@ -24,6 +24,7 @@ from stream.features.batch import EventBatch
 from stream.features.events import CurrencySettings, IngestSettings, Rejected, decode
 from stream.transport.records import RecordColumns
 from stream.transport.spans import Spans, packed
+from tests.features.guarded import Guarded
 from tests.features.test_plain import COMMON, EVENTS_OF_ALL_TYPES, mutated
 
 if not kernels.built():
@@ -232,6 +233,15 @@ def test_space_between_tokens_and_any_order_of_fields() -> None:
     assert_same(both_ways(columns([spaced, *shuffled], [b"u1"] * 21), NOW, SETTINGS[0]))
 
 
+@pytest.mark.parametrize("first", ["1", "2.5", "null"])
+@pytest.mark.parametrize("second", ["3", "null"])
+def test_a_field_that_comes_twice_counts_as_it_came_last(first: str, second: str) -> None:
+    plain = orjson.dumps({**COMMON, "type": "purchase", "amount": 9})[:-1]
+    value = plain + f',"quantity":{first},"quantity":{second}}}'.encode()
+    assert taken(value) == [False]
+    assert_same(both_ways(columns([value], [b"u1"]), NOW, SETTINGS[0]))
+
+
 def test_spans_beyond_the_bytes_are_never_read() -> None:
     value = orjson.dumps({**COMMON, "type": "click"})
     starts = np.array([0, -1, 1, len(value), 2**62, 0, 0, 0])
@@ -246,6 +256,23 @@ def test_spans_beyond_the_bytes_are_never_read() -> None:
         if not 0 <= start <= 2 - length or length < 0:
             with pytest.raises(ValueError, match="outside"):
                 kernels.events.texts(b"u1", np.array([start]), np.array([length]))
+
+
+def test_no_byte_behind_the_end_is_ever_read() -> None:
+    """Every beginning of every event, and damaged ones, against a page that may not be read."""
+    guarded, rng = Guarded(4096), random.Random(1)
+    reader = kernel._reader()
+    flat = [np.empty(1, kind) for kind in (np.int32, np.int8, np.int64)]
+    wide = [np.empty((5, 1)), np.empty((2, 1), np.uint64), np.empty((4, 1), np.int64), np.empty(1, np.int32)]
+    zero = np.zeros(1, np.int64)
+    read = 0
+    for value in EVENTS_OF_ALL_TYPES:
+        beginnings = [value[:cut] for cut in range(1, len(value) + 1)]
+        for data in beginnings + [mutated(value, rng) for _ in range(50)]:
+            if data:
+                length = np.array([len(data)])
+                read += reader.read(guarded.put(data), zero, length, None, None, None, 4096, *flat, *wide)
+    assert read > len(EVENTS_OF_ALL_TYPES) // 2
 
 
 def test_nothing_and_no_bytes() -> None:
