@@ -1,9 +1,11 @@
 # One image for every role: `resegment run --roles ...`, `resegment topics ...`, `resegment produce ...`.
-# Everything installs from wheels by hash, so neither stage needs a compiler. Python's version is the one that CI tests.
+# All packages install from wheels by hash; the first stage has a compiler for our own kernels (stream/kernels), the second
+# has none. Python's version is the one that CI tests.
 ARG PYTHON_VERSION=3.11
 
 FROM python:${PYTHON_VERSION}-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /opt/resegment
 ENV PATH=/opt/resegment/bin:$PATH
 WORKDIR /src
@@ -15,8 +17,10 @@ COPY pyproject.toml README.md ./
 COPY schemas ./schemas
 COPY producers ./producers
 COPY stream ./stream
+# An image without the kernels would cost twice the cores: then it is not built.
 RUN python -m pip install --no-deps --no-build-isolation --no-cache-dir . \
-    && python -m pip uninstall --yes setuptools pip
+    && cd / && python -c "from stream import kernels; assert kernels.on()" \
+    && python -m pip uninstall --yes cython setuptools pip
 
 FROM python:${PYTHON_VERSION}-slim
 LABEL org.opencontainers.image.title="resegment" \

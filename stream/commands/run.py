@@ -14,6 +14,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TypeVar
 
+from stream import kernels
 from stream.assembly import ROLES, Deployment, Role
 from stream.commands.common import (
     CommandError,
@@ -86,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         supervisor = Supervisor(_commands(arguments, config))
         with stop_on_signals() as stop:
             return supervisor.run(stop)
+    kernels.tell()
     health = Health(stuck_after=config.metrics.stuck_after / 1000)
     metrics = Metrics()
     server = HealthServer(config.metrics.host, config.metrics.port, metrics, health)

@@ -271,7 +271,12 @@ HEARTBEAT = Spec(
     "seconds",
 )
 READY = Spec("resegment_stage_ready", "gauge", "1 when the stage is restored, connected and polling.", ("stage",))
-BUILD = Spec("resegment_build_info", "gauge", "Always 1; the version is a label.", ("version",))
+BUILD = Spec(
+    "resegment_build_info",
+    "gauge",
+    "Always 1; the labels are the version, and whether events are read with the compiled kernels.",
+    ("version", "kernels"),
+)
 
 SPECS: tuple[Spec, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Spec))
 """Every metric, in the order of exposition."""

@@ -22,6 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from schemas.events import EVENT_TYPES
+from stream import kernels
 from stream.runtime import metric_list as m
 from stream.runtime.metric_list import SPECS, Failure, Labels, Outcome, Spec
 from stream.transport.base import TopicPartition
@@ -214,7 +215,7 @@ class Metrics(Recorder, Collector):
         self.registry = CollectorRegistry()
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
-        self._set(m.BUILD, 1, _version())
+        self._set(m.BUILD, 1, _version(), "compiled" if kernels.on() else "none")
 
     def expect(self, stage: str) -> None:
         """A stage runs here: its counters start at zero, where their labels have closed vocabularies.

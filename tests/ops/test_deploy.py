@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from stream import kernels
+
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -175,6 +177,14 @@ def test_the_image_holds_what_it_needs_and_runs_as_nobody() -> None:
     assert instructions("STOPSIGNAL") == ["SIGTERM"]
 
 
+def test_the_image_has_the_kernels_and_no_compiler() -> None:
+    build, final = DOCKERFILE.split("\nFROM ")[1:]
+    assert "gcc" in build and "assert kernels.on()" in build
+    assert "gcc" not in final
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {"**/*.so", "stream/kernels/*.c"} <= set(ignored)
+
+
 def test_the_image_runs_what_the_package_installs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (entry,) = instructions("ENTRYPOINT")
@@ -196,7 +206,7 @@ def test_what_is_copied_installs_and_runs_alone(tmp_path: Path) -> None:
     for name in copied():
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, context / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, context / name, ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.c"))
         else:
             shutil.copy(source, context)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
@@ -221,7 +231,8 @@ def test_what_is_copied_installs_and_runs_alone(tmp_path: Path) -> None:
     modules = {
         ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for package in ("stream", "schemas", "producers")
-        for file in (ROOT / package).rglob("*.py")
+        for pattern in (("*.py", "*.pyx") if kernels.built() else ("*.py",))
+        for file in (ROOT / package).rglob(pattern)
     }
     assert set(ran.stdout.split()) == modules - {"stream", "schemas", "producers"}
 
