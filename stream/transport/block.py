@@ -19,6 +19,7 @@ import xxhash
 import zstandard
 
 from stream.transport.base import Headers
+from stream.transport.spans import Ints, Spans
 
 _HEAD = struct.Struct("<BBxxII")
 _DIGEST_BYTES = 8
@@ -31,11 +32,11 @@ _local = threading.local()
 
 
 class Columns(NamedTuple):
-    """The n records of a block. `headers` is None where no record has any."""
+    """The n records of a block; keys and values lie in one buffer. `headers` is None where no record has any."""
 
-    timestamps: list[int]
-    keys: list[bytes | None]
-    values: list[bytes | None]
+    timestamps: Ints
+    keys: Spans
+    values: Spans
     headers: list[Headers] | None
 
 
@@ -91,23 +92,28 @@ def unpack_block(payload: bytes) -> Columns:
     if flags & _COMPRESSED:
         body = _decompressor().decompress(body, max_output_size=raw_size)
     at = 8 if flags & _ONE_TIMESTAMP else 8 * count
-    timestamps = np.frombuffer(body, "<i8", at // 8).tolist()
+    timestamps = np.frombuffer(body, "<i8", at // 8).astype(np.int64)
     if flags & _ONE_TIMESTAMP:
-        timestamps *= count
-    key_lengths: list[int] = []
+        timestamps = np.repeat(timestamps, count)
+    key_lengths = np.full(count, _NULL)
     if not flags & _NO_KEYS:
-        key_lengths = np.frombuffer(body, "<i4", count, at).tolist()
+        key_lengths = np.frombuffer(body, "<i4", count, at).astype(np.int64)
         at += 4 * count
-    value_lengths = np.frombuffer(body, "<i4", count, at).tolist()
+    value_lengths = np.frombuffer(body, "<i4", count, at).astype(np.int64)
     at += 4 * count
     headers: list[Headers] | None = None
     if flags & _HAS_HEADERS:
         headers, at = _unpack_headers(body, at, count)
-    keys: list[bytes | None] = [None] * count
-    if not flags & _NO_KEYS:
-        keys, at = _split(body, at, key_lengths)
-    values, _ = _split(body, at, value_lengths)
+    keys, at = _spans(body, at, key_lengths)
+    values, _ = _spans(body, at, value_lengths)
     return Columns(timestamps, keys, values, headers)
+
+
+def _spans(body: bytes, at: int, lengths: Ints) -> tuple[Spans, int]:
+    """The contents that begin at `at`, one after the other, and where they end."""
+    sizes = np.maximum(lengths, 0)
+    ends = at + np.cumsum(sizes)
+    return Spans(body, ends - sizes, lengths), int(ends[-1])
 
 
 def _digest(head: bytes, body: bytes) -> bytes:

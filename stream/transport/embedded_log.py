@@ -246,7 +246,7 @@ class Log:
                 topic.name,
                 partition,
                 np.arange(base, base + count),
-                np.array(columns.timestamps, np.int64),
+                columns.timestamps,
                 columns.keys,
                 columns.values,
                 columns.headers,
