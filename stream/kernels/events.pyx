@@ -71,7 +71,7 @@ cdef double[16] POWERS = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10
 
 cdef inline Bytes space(Bytes at, Bytes end) noexcept nogil:
     """Behind white space."""
-    while at < end and (at[0] == c" " or at[0] == c"\n" or at[0] == c"\r" or at[0] == c"\t"):
+    while at < end and at[0] <= c" " and (at[0] == c" " or at[0] == c"\n" or at[0] == c"\r" or at[0] == c"\t"):
         at += 1
     return at
 
@@ -356,11 +356,9 @@ cdef class Reader:
                 j += 1
         return j
 
-    cdef inline int _field(self, Bytes name, Py_ssize_t length, int first) noexcept nogil:
-        """The number of the field of that name, looked for at `first` first; -1 where there is none."""
+    cdef inline int _field(self, Bytes name, Py_ssize_t length) noexcept nogil:
+        """The number of the field of that name; -1 where there is none."""
         cdef int i
-        if self.fields[first].name_length == length and memcmp(self.fields[first].name, name, length) == 0:
-            return first
         for i in range(self.field_count):
             if self.fields[i].name_length == length and memcmp(self.fields[i].name, name, length) == 0:
                 return i
@@ -378,7 +376,7 @@ cdef class Reader:
     ) noexcept nogil:
         """One event; False where it is not plain. `guess` holds which field came at each place the last time."""
         cdef unsigned int seen = 0, allowed = 0xFFFFFFFFu, bit
-        cdef int place = 0, which
+        cdef int place = 0, which, length
         cdef Field* field
         cdef Bytes start
         event.tag = -1
@@ -392,19 +390,25 @@ cdef class Reader:
             if at >= end or at[0] != c'"' or place >= MOST_FIELDS:
                 return False
             start = at + 1
-            at = closing(start, end)
-            if at == NULL:
-                return False
-            which = self._field(start, at - start, guess[place])
-            if which < 0:
-                return False
-            guess[place] = which
+            which = guess[place]
+            field = &self.fields[which]
+            length = field.name_length
+            if end - start > length and start[length] == c'"' and memcmp(start, field.name, length) == 0:
+                at = start + length
+            else:
+                at = closing(start, end)
+                if at == NULL:
+                    return False
+                which = self._field(start, at - start)
+                if which < 0:
+                    return False
+                guess[place] = which
+                field = &self.fields[which]
             place += 1
             bit = 1u << which
             if seen & bit:
                 return False
             seen |= bit
-            field = &self.fields[which]
             allowed &= field.types
             at = space(at + 1, end)
             if at >= end or at[0] != c":":
