@@ -1,13 +1,18 @@
 """What the kernels do for an event, counted and not timed: it is the same on any machine, however busy.
 
 `python -m benchmarks.counts` compares with benchmarks/counts.json and exits with 1 where a count has grown by more than
-a tenth; `--record` writes the counts of this Python version there. Two counts, for each event, user or change:
+a tenth; `--record` writes the counts of this Python version and compiler there. For each event, user or change:
 
 - `instructions`: bytecode instructions that the interpreter ran (sys.settrace). It sees every Python loop over events.
 - `allocated`: bytes, from tracemalloc between one instruction and the next, steps of less than 512 bytes left out. It
   sees the arrays that numpy makes, and so one more pass over a batch, and the objects that a parser makes in one call.
 
-Both depend on the minor version of Python, and the second on the locked versions of numpy and others.
+Both are counted without the compiled kernels and with them, whose own work neither of them sees; therefore:
+
+- `machine`: machine instructions of the compiled kernels (benchmarks/native.py), where there is valgrind.
+
+The first two depend on the minor version of Python, the second on the locked versions of numpy and others, the third on
+the compiler.
 """
 
 from __future__ import annotations
@@ -23,6 +28,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from benchmarks import native
+from stream import kernels
 
 BASELINE = Path(__file__).with_name("counts.json")
 GROWTH = 0.10
@@ -100,12 +108,12 @@ def count() -> Counts:
     return counts
 
 
-def measured() -> Counts:
-    """The same in a process of its own, where nothing was imported or cached before."""
+def measured(compiled: bool) -> Counts:
+    """The same in a process of its own, where nothing was imported or cached before; with or without the kernels."""
     command = [sys.executable, "-m", "benchmarks.counts", "--raw"]
     done = subprocess.run(
         command,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
+        env={**os.environ, "PYTHONHASHSEED": "0", kernels.SWITCH: "on" if compiled else "off"},
         capture_output=True,
         text=True,
         check=False,
@@ -117,9 +125,19 @@ def measured() -> Counts:
     return counts
 
 
-def baseline() -> Counts | None:
-    """What was recorded for this version of Python, if anything was."""
-    recorded: Counts | None = json.loads(BASELINE.read_text()).get(PYTHON) if BASELINE.exists() else None
+def ways() -> dict[str, Callable[[], Counts]]:
+    """Everything that can be counted here: the name of its baseline, and how it is counted."""
+    found: dict[str, Callable[[], Counts]] = {f"{PYTHON} without kernels": lambda: measured(False)}
+    if kernels.built():
+        found[f"{PYTHON} with kernels"] = lambda: measured(True)
+    if native.available():
+        found[native.compiler()] = native.counted
+    return found
+
+
+def baseline(way: str) -> Counts | None:
+    """What was recorded under this name, if anything was."""
+    recorded: Counts | None = json.loads(BASELINE.read_text()).get(way) if BASELINE.exists() else None
     return recorded
 
 
@@ -128,21 +146,21 @@ def grown(now: Counts, then: Counts) -> list[str]:
     wrong = [f"{name} has no baseline" for name in now if name not in then]
     wrong += [f"{name} is in the baseline, and is counted no more" for name in then if name not in now]
     for name in now.keys() & then.keys():
-        for what in ("instructions", "allocated"):
+        for what in now[name].keys() - {"unit"}:
             before, after = then[name][what], now[name][what]
             if after > before * (1 + GROWTH):
                 wrong.append(f"{name}: {what} for each {now[name]['unit']} grew from {before:g} to {after:g}")
     return sorted(wrong)
 
 
-def record(counts: Counts) -> None:
-    """Write the baseline of this version of Python; the others' stay."""
+def record(way: str, counts: Counts) -> None:
+    """Write a baseline; the others stay."""
     held = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
-    BASELINE.write_text(json.dumps({**held, PYTHON: counts}, indent=1, sort_keys=True) + "\n")
+    BASELINE.write_text(json.dumps({**held, way: counts}, indent=1, sort_keys=True) + "\n")
 
 
 def main() -> None:
-    """Print the counts beside the baseline."""
+    """Print the counts beside the baselines."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.counts", description=__doc__)
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--raw", action="store_true", help=argparse.SUPPRESS)
@@ -150,18 +168,22 @@ def main() -> None:
     if chosen.raw:
         print(json.dumps(count()))
         return
-    now, then = measured(), baseline()
-    if chosen.record:
-        record(now)
-    for name, counts in now.items():
-        was = (then or {}).get(name, {})
-        cells = [f"{what} {counts[what]:g} (was {was.get(what, '-')})" for what in ("instructions", "allocated")]
-        print(f"{name:10} for each {counts['unit']:7} {'  '.join(cells)}")
-    if not chosen.record:
-        if then is None:
-            sys.exit(f"there is no baseline for Python {PYTHON}: record one with python -m benchmarks.counts --record")
-        if wrong := grown(now, then):
-            sys.exit("\n".join(wrong))
+    wrong: list[str] = []
+    for way, counting in ways().items():
+        now, then = counting(), baseline(way)
+        if chosen.record:
+            record(way, now)
+        elif then is None:
+            wrong.append(f"there is no baseline for {way}: record one with python -m benchmarks.counts --record")
+        else:
+            wrong += [f"{way}: {line}" for line in grown(now, then)]
+        print(way)
+        for name, counts in now.items():
+            was = (then or {}).get(name, {})
+            cells = [f"{what} {counts[what]:g} (was {was.get(what, '-')})" for what in counts if what != "unit"]
+            print(f"  {name:12} for each {counts['unit']:7} {'  '.join(cells)}")
+    if wrong:
+        sys.exit("\n".join(wrong))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from stream.transport.block import pack_block
 from stream.transport.kafka_fetch import ColumnRecords, columns
 from stream.transport.kafka_send import encode
 from stream.transport.records import RecordColumns
+from stream.transport.spans import list_of, packed
 
 EVENTS = 1_000
 """In a batch."""
@@ -82,7 +83,7 @@ class Kernels:
         batches = [self._decoded(self._records()) for _ in range(8)]
         applying = iter(batches)
         table = self._population.table
-        keys, values = records[0].keys, records[0].values
+        keys, values = list_of(records[0].keys), list_of(records[0].values)
         times = records[0].timestamps.tolist()
         outputs = list(map(OutRecord, repeat("events"), keys, values, repeat(None), repeat(()), times))
         fetched = _batch(outputs)
@@ -118,7 +119,8 @@ class Kernels:
     def _records(self) -> RecordColumns:
         made = list(events(EVENTS, USERS, NOW, seed=next(self._batches)))
         times = np.full(EVENTS, NOW)
-        return RecordColumns("events", 0, np.arange(EVENTS), times, [r.key for r in made], [r.value for r in made])
+        keys, values = packed([r.key for r in made]), packed([r.value for r in made])
+        return RecordColumns("events", 0, np.arange(EVENTS), times, keys, values)
 
     def _decoded(self, records: RecordColumns) -> Any:
         batch, rejected = decode(records, NOW, self._ingest)

@@ -22,6 +22,7 @@ _DOCKER_IMAGE = "apache/kafka"
 _unavailable = pytest.StashKey[str]()
 uncounted = pytest.StashKey[str]()
 """Why nothing was compared with the counts of benchmarks/counts.json, where nothing was."""
+uncompiled = pytest.StashKey[bool]()
 
 
 # A deadline times the machine, not the code: on a loaded one it fails tests that are right.
@@ -70,6 +71,9 @@ def topic_prefix() -> str:
 def either_kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     """The tests of a module with the compiled kernels, and again without them."""
     if request.param == "compiled" and not kernels.built():
+        if os.environ.get("RESEGMENT_REQUIRE_KERNELS") == "1":
+            pytest.fail("the kernels are not compiled", pytrace=False)
+        request.config.stash[uncompiled] = True
         pytest.skip("the kernels are not compiled here")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "_on", request.param == "compiled")
@@ -82,6 +86,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"KAFKA TESTS DID NOT RUN: {reason}", red=True, bold=True)
     if (reason := config.stash.get(uncounted, None)) is not None:
         terminalreporter.write_line(f"THE KERNELS' COST WAS NOT COMPARED: {reason}", red=True, bold=True)
+    if config.stash.get(uncompiled, False):
+        terminalreporter.write_line("THE COMPILED KERNELS WERE NOT TESTED: they could not be built", red=True, bold=True)
 
 
 def _docker(request: pytest.FixtureRequest, why_not_maven: str) -> Iterator[str]:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import os
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
-from benchmarks import counts
-from benchmarks.counts import GROWTH, PYTHON, allocated, baseline, grown, instructions, measured
+from benchmarks import counts, native
+from benchmarks.counts import GROWTH, PYTHON, allocated, baseline, grown, instructions, ways
 from tests.conftest import uncounted
 
 
 @pytest.mark.slow
-def test_the_kernels_cost_no_more_than_recorded(request: pytest.FixtureRequest) -> None:
-    then = baseline()
-    if then is None:
-        reason = f"there are no counts for Python {PYTHON}; record them: python -m benchmarks.counts --record"
-        if os.environ.get("RESEGMENT_REQUIRE_COUNTS") == "1":
-            pytest.fail(reason, pytrace=False)
-        request.config.stash[uncounted] = reason
-        pytest.skip(reason)
-    assert grown(measured(), then) == []
+@pytest.mark.parametrize("way", [f"{PYTHON} without kernels", f"{PYTHON} with kernels", native.compiler()])
+def test_the_kernels_cost_no_more_than_recorded(way: str, request: pytest.FixtureRequest) -> None:
+    counting, then = ways().get(way), baseline(way)
+    if counting is None:
+        _give_up(request, f"{way}: the compiled kernels, valgrind or nm are not here")
+    elif then is None:
+        _give_up(request, f"{way}: not recorded; record it: python -m benchmarks.counts --record")
+    else:
+        assert grown(counting(), then) == []
+
+
+def _give_up(request: pytest.FixtureRequest, reason: str) -> NoReturn:
+    if os.environ.get("RESEGMENT_REQUIRE_COUNTS") == "1":
+        pytest.fail(reason, pytrace=False)
+    request.config.stash[uncounted] = reason
+    pytest.skip(reason)
 
 
 def test_a_loop_over_events_is_seen() -> None:
