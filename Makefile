@@ -4,6 +4,7 @@ VENV := .venv
 KERNELS := $(wildcard stream/kernels/*.pyx stream/kernels/*.pxd)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TELL := $(BIN)/python -c "from stream import kernels; kernels.built() or print('NO COMPILED KERNELS: there is no working C compiler; all works, at twice the cost an event')"
 
 .PHONY: run test check faults fuzz bench bench-quick lock clean help
 
@@ -51,10 +52,12 @@ $(VENV)/.run-ready: requirements.lock pyproject.toml $(KERNELS) | $(BIN)/python
 	@echo "installing the locked packages ..."
 	@$(PIP) install --require-hashes --requirement requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(TELL)
 	@touch $@
 
 $(VENV)/.test-ready: requirements-dev.lock pyproject.toml $(KERNELS) | $(BIN)/python
 	@echo "installing the locked packages, the development ones too ..."
 	@$(PIP) install --require-hashes --requirement requirements-dev.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(TELL)
 	@touch $@ $(VENV)/.run-ready

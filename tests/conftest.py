@@ -87,7 +87,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if (reason := config.stash.get(uncounted, None)) is not None:
         terminalreporter.write_line(f"THE KERNELS' COST WAS NOT COMPARED: {reason}", red=True, bold=True)
     if config.stash.get(uncompiled, False):
-        terminalreporter.write_line("THE COMPILED KERNELS WERE NOT TESTED: they could not be built", red=True, bold=True)
+        terminalreporter.write_line("THE COMPILED KERNELS WERE NOT TESTED: they are not built", red=True, bold=True)
 
 
 def _docker(request: pytest.FixtureRequest, why_not_maven: str) -> Iterator[str]:
