@@ -53,7 +53,9 @@ def main(bootstrap: str, prefix: str) -> None:
     """Serve until standard input closes."""
     config = load(None, kafka_settings(bootstrap, prefix))
     transport = config.transport.open()
-    runner = Runner(Echo(), transport, group=f"{config.runner.group}-floor", batch_records=config.runner.batch_records)
+    runner = Runner(
+        Echo(), transport, group=f"{config.runner.group}-floor", batch_records=config.processor.batch_records
+    )
     interpreter.settle()  # as `resegment run` does
     stop = threading.Event()
     while not runner.joined():

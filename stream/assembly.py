@@ -68,14 +68,15 @@ class Deployment:
                     rules=config.rules,
                     recorder=observer.uncommitted,
                 )
-                self._run(processor, observer)
+                most = config.processor.batch_records if self.wall_clock else config.runner.batch_records
+                self._run(processor, observer, batch_records=most)
             case "modeller":
                 from stream.segments.modeller import Modeller  # River costs seconds, and only this role needs it
 
                 observer = self._observer()
                 learned = [feature for feature in config.features if feature.learn]
                 modeller = Modeller(learned, config.modeller, recorder=observer.uncommitted)
-                self._run(modeller, observer, config.modeller.share)
+                self._run(modeller, observer, share=config.modeller.share)
             case "campaigns":
                 from stream.campaigns.delivery import Delivery
                 from stream.campaigns.file import load_campaigns
@@ -97,7 +98,9 @@ class Deployment:
     def _observer(self) -> StageObserver:
         return StageObserver(self.metrics, self.health, wall_clock=self.wall_clock)
 
-    def _run(self, stage: Stage, observer: StageObserver, share: float = 1.0) -> None:
+    def _run(
+        self, stage: Stage, observer: StageObserver, *, batch_records: int | None = None, share: float = 1.0
+    ) -> None:
         self.health.register(stage.name)
         self.metrics.expect(stage.name)
         self.stages[stage.name] = stage
@@ -106,7 +109,7 @@ class Deployment:
                 stage,
                 self.transport,
                 group=f"{self.config.runner.group}-{stage.name}",
-                batch_records=self.config.runner.batch_records,
+                batch_records=batch_records or self.config.runner.batch_records,
                 wall_clock=self.wall_clock,
                 observer=observer,
                 share=share,

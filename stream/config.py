@@ -97,7 +97,12 @@ class RunnerSettings(BaseModel):
     model_config = _STRICT
 
     group: str = Field(default="resegment", min_length=1, description="Prefix of the consumer groups")
-    batch_records: int = Field(default=5_000, ge=1, le=1_000_000, description="At most so many records a poll")
+    batch_records: int = Field(
+        default=5_000,
+        ge=1,
+        le=1_000_000,
+        description="At most so many records a poll; the processor has its own bound under the wall clock",
+    )
     poll_timeout: Duration = Field(default=200, ge=1, le=5_000, description="How long a poll waits for the first one")
     clock: Literal["wall", "record"] = Field(
         default="wall", description="wall: now is now; record: now is when a record arrived (backfills, replays)"

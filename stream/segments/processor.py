@@ -60,6 +60,13 @@ class ProcessorSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    batch_records: int = Field(
+        default=20_000,
+        ge=1,
+        le=1_000_000,
+        description="At most so many events a poll under the wall clock: a backlog is worked off in large batches, "
+        "which cost less for each event. Where the clock is the data's own it is runner.batch_records",
+    )
     sweep_interval: Duration = Field(
         default=30_000,
         ge=1_000,

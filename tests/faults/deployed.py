@@ -27,6 +27,7 @@ GROUPS = (("processor", topics.EVENTS), ("campaigns", topics.SEGMENT_CHANGES), (
 EAGER: dict[str, Any] = {
     "runner.clock": "record",
     "runner.batch_records": 150,
+    "processor.batch_records": 150,
     "runner.poll_timeout": 50,
     "metrics.enabled": False,
     # Everything that is seldom must be frequent here: sweeps, models, checkpoints.
