@@ -14,13 +14,13 @@ from stream.transport.spans import Spans
 class Texts(Sequence[str]):
     """Texts that lie in a buffer, made when they are asked for."""
 
-    __slots__ = ("_spans",)
+    __slots__ = ("spans",)
 
     def __init__(self, spans: Spans) -> None:
-        self._spans = spans
+        self.spans = spans
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return len(self.spans)
 
     @overload
     def __getitem__(self, at: int) -> str: ...
@@ -29,17 +29,17 @@ class Texts(Sequence[str]):
     def __getitem__(self, at: int | slice) -> str | Texts:
         """One text, or some."""
         if isinstance(at, slice):
-            return Texts(self._spans[at])
-        text = self._spans[at]
+            return Texts(self.spans[at])
+        text = self.spans[at]
         assert text is not None
         return text.decode()
 
     def __iter__(self) -> Iterator[str]:
-        return (text.decode() for text in self._spans if text is not None)
+        return (text.decode() for text in self.spans if text is not None)
 
     def take(self, positions: npt.NDArray[np.integer]) -> Texts:
         """Those at these positions."""
-        return Texts(Spans(self._spans.data, self._spans.starts[positions], self._spans.lengths[positions]))
+        return Texts(Spans(self.spans.data, self.spans.starts[positions], self.spans.lengths[positions]))
 
 
 def chosen(texts: Sequence[str], positions: npt.NDArray[np.integer]) -> Sequence[str]:

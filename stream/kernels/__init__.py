@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 SWITCH = "RESEGMENT_KERNELS"
 
 try:
-    from stream.kernels import events, records
+    from stream.kernels import events, index, records
 except ImportError:
     _built = False
 else:
@@ -47,4 +47,4 @@ def tell() -> None:
         )
 
 
-__all__ = ["built", "events", "on", "records", "tell"]
+__all__ = ["built", "events", "index", "on", "records", "tell"]

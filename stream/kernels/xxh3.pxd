@@ -25,6 +25,7 @@ ctypedef unsigned int u32
 
 cdef enum:
     LONGEST = 128
+    SECRET_BYTES = 128
 
 
 cdef inline u64 read64(const unsigned char* at) noexcept nogil:
@@ -67,19 +68,19 @@ cdef inline u64 mix16(const unsigned char* data, const unsigned char* secret) no
     return fold(read64(data) ^ read64(secret), read64(data + 8) ^ read64(secret + 8))
 
 
-cdef inline u64 xxh3_64(const unsigned char* data, Py_ssize_t length) noexcept nogil:
-    """`length` is at most LONGEST."""
+cdef inline u64 xxh3_64_with(const unsigned char* data, Py_ssize_t length, const unsigned char* secret) noexcept nogil:
+    """With a secret of SECRET_BYTES; `length` is at most LONGEST."""
     cdef u64 a, b, key, total
     cdef Py_ssize_t i
     if length == 0:
-        return avalanche64(read64(SECRET + 56) ^ read64(SECRET + 64))
+        return avalanche64(read64(secret + 56) ^ read64(secret + 64))
     if length <= 3:
         key = <u64>(
             (<u32>data[0] << 16) | (<u32>data[length >> 1] << 24) | <u32>data[length - 1] | (<u32>length << 8)
         )
-        return avalanche64(key ^ <u64>(read32(SECRET) ^ read32(SECRET + 4)))
+        return avalanche64(key ^ <u64>(read32(secret) ^ read32(secret + 4)))
     if length <= 8:
-        key = read64(SECRET + 8) ^ read64(SECRET + 16)
+        key = read64(secret + 8) ^ read64(secret + 16)
         a = read32(data)
         b = read32(data + length - 4)
         key ^= b + (a << 32)
@@ -89,14 +90,19 @@ cdef inline u64 xxh3_64(const unsigned char* data, Py_ssize_t length) noexcept n
         key *= 0x9FB21C651E98DF25ULL
         return key ^ (key >> 28)
     if length <= 16:
-        a = read64(data) ^ (read64(SECRET + 24) ^ read64(SECRET + 32))
-        b = read64(data + length - 8) ^ (read64(SECRET + 40) ^ read64(SECRET + 48))
+        a = read64(data) ^ (read64(secret + 24) ^ read64(secret + 32))
+        b = read64(data + length - 8) ^ (read64(secret + 40) ^ read64(secret + 48))
         return avalanche(<u64>length + swap64(a) + b + fold(a, b))
     total = <u64>length * 0x9E3779B185EBCA87ULL
     # Pairs of 16 bytes from both ends towards the middle.
     i = (length - 1) // 32
     while i >= 0:
-        total += mix16(data + 16 * i, SECRET + 32 * i)
-        total += mix16(data + length - 16 * (i + 1), SECRET + 32 * i + 16)
+        total += mix16(data + 16 * i, secret + 32 * i)
+        total += mix16(data + length - 16 * (i + 1), secret + 32 * i + 16)
         i -= 1
     return avalanche(total)
+
+
+cdef inline u64 xxh3_64(const unsigned char* data, Py_ssize_t length) noexcept nogil:
+    """`length` is at most LONGEST."""
+    return xxh3_64_with(data, length, SECRET)
