@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stream import kernels
 from stream.features.batch import EventBatch, Floats, Ints, Mask
 from stream.features.evaluate import evaluate
 from stream.features.layout import NEVER, Layout
+from stream.features.plan import planned, walk
 from stream.features.state import pack_rows, unpack_rows
 from stream.features.update import Update
 
@@ -60,6 +62,7 @@ class UserTable:
         self._index: dict[str, int] = {}
         self._arrays: list[npt.NDArray[Any]] = []
         self._blank = [_blank_row(layout, group) for group in range(len(layout.groups))]
+        self._plan: kernels.plan.Plan | None = None
         self._reserve(_FIRST_CAPACITY)
 
     def __len__(self) -> int:
@@ -67,6 +70,8 @@ class UserTable:
 
     def apply(self, batch: EventBatch) -> Applied:
         """Take a batch of events, in order."""
+        if kernels.on():
+            return self._apply_compiled(batch)
         too_late = self._advance_clock(batch.time)
         on_time = np.flatnonzero(~too_late)
         users_before = len(self)
@@ -86,6 +91,20 @@ class UserTable:
             last_event=update.last_event,
             created=len(self) - users_before,
         )
+
+    def _apply_compiled(self, batch: EventBatch) -> Applied:
+        """`apply`, with the same outcome."""
+        if self._plan is None:
+            self._plan = planned(self.layout)
+        too_late = np.empty(len(batch), bool)
+        start = max(self.stream_time, _BEFORE_ALL_TIME)
+        reached = kernels.table.clock(batch.time, start, self.layout.lateness_ms, too_late)
+        if len(batch):
+            self.stream_time = reached
+        users_before = len(self)
+        row_of = self._compiled_rows_of(batch.user_ids, too_late)
+        accepted, duplicate, rows, last_event = walk(self._plan, self._arrays, batch, row_of, too_late)
+        return Applied(accepted, duplicate, too_late, rows, row_of, last_event, created=len(self) - users_before)
 
     def features(self, rows: Ints | None, at_ms: int, wanted: Sequence[int] | None = None) -> Floats:
         """Feature vectors (m, F) of `rows`, or of everybody, at `at_ms`; NaN means unknown, infinity never occurs.
@@ -164,6 +183,8 @@ class UserTable:
 
     def _rows_of(self, user_ids: Sequence[str]) -> Ints:
         """Rows by id; users who are new get one, in the order in which they come."""
+        if kernels.on():
+            return self._compiled_rows_of(list(user_ids), None)
         index = self._index
         rows = np.fromiter(map(index.get, user_ids, repeat(-1)), np.int64, len(user_ids))
         unknown = np.flatnonzero(rows < 0)
@@ -176,10 +197,23 @@ class UserTable:
             if row == len(self.user_ids):
                 self.user_ids.append(user_id)
             rows[event] = row
+        self._make_room(known_before)
+        return rows
+
+    def _compiled_rows_of(self, user_ids: list[str], left_out: Mask | None) -> Ints:
+        """`_rows_of`; -1 for those left out."""
+        rows = np.empty(len(user_ids), np.int64)
+        known_before = len(self)
+        kernels.table.look_up(self._index, self.user_ids, user_ids, left_out, rows)
+        if len(self) > known_before:
+            self._make_room(known_before)
+        return rows
+
+    def _make_room(self, known_before: int) -> None:
+        """Blank rows for the users who are new."""
         self._reserve(len(self))
         for array, blank in zip(self._arrays, self._blank, strict=True):
             array[known_before : len(self)] = blank
-        return rows
 
     def _reserve(self, users: int) -> None:
         """Room for `users`; doubled, so that growing costs a constant for each user. Fresh pages cost nothing."""
