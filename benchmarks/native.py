@@ -72,10 +72,11 @@ def calls() -> dict[str, Callable[[], Any]]:
     ]
     where = (values.data, values.starts, values.lengths, keys.data, keys.starts, keys.lengths)
     batch, places = _body(made), np.empty((8, COUNT), np.int64)
+    index, rows = kernels.index.Index(list({str(key, "ascii") for key in keys if key})), np.empty(COUNT, np.int64)
     return {
         "records": lambda: kernels.records.read(batch, COUNT, places),
         "events": lambda: reader.read(*where, 1 << 20, *flat, *wide),
-        "texts": lambda: kernels.events.texts(keys.data, keys.starts, keys.lengths),
+        "find users": lambda: index.find(keys.data, keys.starts, keys.lengths, rows),
     }
 
 

@@ -8,7 +8,7 @@ events anyway, and fewer users in between make it steadier. At checkpoints it la
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -120,7 +120,7 @@ def _days(arrival: IntArray, start: int, stop: int) -> Iterator[NDArray[np.intp]
     yield from np.split(events, np.flatnonzero(np.diff(arrival[start:stop] // DAY_MS)) + 1)
 
 
-def _waves(user_ids: list[str]) -> Iterator[NDArray[np.intp]]:
+def _waves(user_ids: Sequence[str]) -> Iterator[NDArray[np.intp]]:
     """Every user's first event, then every user's second one, and so on: a table takes a wave at once, and each event
     still has the features that its user had then."""
     count: dict[str, int] = {}

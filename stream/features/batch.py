@@ -37,7 +37,7 @@ class EventBatch:
 
     position: npt.NDArray[np.int32]
     """Index of each event's record in the list that was decoded."""
-    user_ids: list[str]
+    user_ids: Sequence[str]
     event_ids: Sequence[str]
     kind: npt.NDArray[np.int8]
     """Index into KINDS."""
@@ -61,7 +61,7 @@ class EventBatch:
         """A batch of these events only, in this order."""
         return EventBatch(
             position=self.position[events],
-            user_ids=[self.user_ids[at] for at in events.tolist()],
+            user_ids=chosen(self.user_ids, events),
             event_ids=chosen(self.event_ids, events),
             kind=self.kind[events],
             time=self.time[events],

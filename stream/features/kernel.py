@@ -74,7 +74,7 @@ def read(
     data = values.data
     batch = EventBatch(
         position=positions,
-        user_ids=kernels.events.texts(data, spans[0], spans[1]),
+        user_ids=Texts(Spans(data, spans[0], spans[1])),
         event_ids=Texts(Spans(data, spans[2], spans[3])),
         kind=tags,
         time=times,

@@ -1,4 +1,4 @@
-"""The user table of one partition: a dict from user id to row number, and numpy columns.
+"""The user table of one partition: an index from user id to row number, and numpy columns.
 
 Invariant: the table is a function of the accepted events alone. Any permutation of events within the allowed
 lateness and any split into batches give the same counts and times exactly and the same sums to rounding; the same
@@ -10,16 +10,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from stream import kernels
 from stream.features.batch import EventBatch, Floats, Ints, Mask
 from stream.features.evaluate import evaluate
+from stream.features.index import index_of
 from stream.features.layout import NEVER, Layout
+from stream.features.plan import planned, walk
 from stream.features.state import pack_rows, unpack_rows
+from stream.features.texts import chosen
 from stream.features.update import Update
 
 _FIRST_CAPACITY = 1024
@@ -57,9 +60,10 @@ class UserTable:
         """By row."""
         self.stream_time: int = NEVER
         """The latest event time that was not too late, duplicates included; NEVER before the first event."""
-        self._index: dict[str, int] = {}
+        self._index = index_of(self.user_ids)
         self._arrays: list[npt.NDArray[Any]] = []
         self._blank = [_blank_row(layout, group) for group in range(len(layout.groups))]
+        self._plan: kernels.plan.Plan | None = None
         self._reserve(_FIRST_CAPACITY)
 
     def __len__(self) -> int:
@@ -67,10 +71,12 @@ class UserTable:
 
     def apply(self, batch: EventBatch) -> Applied:
         """Take a batch of events, in order."""
+        if kernels.on():
+            return self._apply_compiled(batch)
         too_late = self._advance_clock(batch.time)
         on_time = np.flatnonzero(~too_late)
         users_before = len(self)
-        candidates = self._rows_of([batch.user_ids[i] for i in on_time] if too_late.any() else batch.user_ids)
+        candidates = self._rows_of(batch.user_ids, too_late)[on_time]
         update = Update(self.layout, self._arrays, batch, on_time, candidates)
         update.run()
         accepted = np.zeros(len(batch), bool)
@@ -86,6 +92,20 @@ class UserTable:
             last_event=update.last_event,
             created=len(self) - users_before,
         )
+
+    def _apply_compiled(self, batch: EventBatch) -> Applied:
+        """`apply`, with the same outcome."""
+        if self._plan is None:
+            self._plan = planned(self.layout)
+        too_late = np.empty(len(batch), bool)
+        start = max(self.stream_time, _BEFORE_ALL_TIME)
+        reached = kernels.table.clock(batch.time, start, self.layout.lateness_ms, too_late)
+        if len(batch):
+            self.stream_time = reached
+        users_before = len(self)
+        row_of = self._rows_of(batch.user_ids, too_late)
+        accepted, duplicate, rows, last_event = walk(self._plan, self._arrays, batch, row_of, too_late)
+        return Applied(accepted, duplicate, too_late, rows, row_of, last_event, created=len(self) - users_before)
 
     def features(self, rows: Ints | None, at_ms: int, wanted: Sequence[int] | None = None) -> Floats:
         """Feature vectors (m, F) of `rows`, or of everybody, at `at_ms`; NaN means unknown, infinity never occurs.
@@ -141,7 +161,7 @@ class UserTable:
         for group, array in enumerate(self._arrays):  # one after the other: never all of them twice
             self._arrays[group] = array[order]
         self.user_ids = [self.user_ids[row] for row in order.tolist()]
-        self._index = {user_id: row for row, user_id in enumerate(self.user_ids)}
+        self._index = index_of(self.user_ids)
 
     @property
     def nbytes(self) -> int:
@@ -149,9 +169,8 @@ class UserTable:
         users = len(self)
         sample = self.user_ids[:: max(1, users // 1000)]
         an_id = sum(map(sys.getsizeof, sample)) / max(1, len(sample))
-        row_number = sys.getsizeof(2**20)
-        index = sys.getsizeof(self._index) + sys.getsizeof(self.user_ids)
-        return users * self.layout.bytes_per_user + index + round(users * (an_id + row_number))
+        index = self._index.nbytes + sys.getsizeof(self.user_ids)
+        return users * self.layout.bytes_per_user + index + round(users * an_id)
 
     def _advance_clock(self, times: Ints) -> Mask:
         """Which events are too late. The late ones never move the running maximum, so it may include them."""
@@ -162,24 +181,27 @@ class UserTable:
         too_late: Mask = times < reached[:-1] - self.layout.lateness_ms
         return too_late
 
-    def _rows_of(self, user_ids: Sequence[str]) -> Ints:
-        """Rows by id; users who are new get one, in the order in which they come."""
-        index = self._index
-        rows = np.fromiter(map(index.get, user_ids, repeat(-1)), np.int64, len(user_ids))
-        unknown = np.flatnonzero(rows < 0)
-        if not len(unknown):
+    def _rows_of(self, user_ids: Sequence[str], left_out: Mask | None = None) -> Ints:
+        """Rows by id, -1 for those left out; users who are new get one, in the order in which they come."""
+        if left_out is not None and left_out.any():
+            rows = np.full(len(user_ids), -1, np.int64)
+            asked = np.flatnonzero(~left_out)
+            rows[asked] = self._rows_of(chosen(user_ids, asked))
             return rows
-        known_before = len(self)
-        for event in unknown.tolist():
-            user_id = user_ids[event]
-            row = index.setdefault(user_id, len(index))
-            if row == len(self.user_ids):
-                self.user_ids.append(user_id)
-            rows[event] = row
+        rows = self._index.rows(user_ids)
+        unknown = np.flatnonzero(rows < 0)
+        if len(unknown):
+            known_before = len(self)
+            for event in unknown.tolist():
+                rows[event] = self._index.add(user_ids[event])
+            self._make_room(known_before)
+        return rows
+
+    def _make_room(self, known_before: int) -> None:
+        """Blank rows for the users who are new."""
         self._reserve(len(self))
         for array, blank in zip(self._arrays, self._blank, strict=True):
             array[known_before : len(self)] = blank
-        return rows
 
     def _reserve(self, users: int) -> None:
         """Room for `users`; doubled, so that growing costs a constant for each user. Fresh pages cost nothing."""

@@ -6,8 +6,6 @@ repeated field, no escape in a text, no exponent in a number, ids of printable A
 those who can say what is wrong with it. Every read is behind a comparison with the end of the bytes.
 """
 
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.string cimport memcmp, memcpy, memset
 
 from stream.kernels.xxh3 cimport LONGEST, read64, u64, xxh3_64
@@ -485,20 +483,6 @@ cdef class Reader:
                     return NULL
             event.currency = start[0] << 16 | start[1] << 8 | start[2]
         return stop + 1
-
-
-def texts(const unsigned char[::1] data, const long long[:] starts, const long long[:] lengths):
-    """The ASCII texts at `starts`, of `lengths`, in `data`. Raises ValueError where one lies outside of it."""
-    cdef Py_ssize_t i, n = starts.shape[0]
-    cdef long long size = data.shape[0]
-    cdef list found = []
-    if lengths.shape[0] != n:
-        raise ValueError("the columns are not of one length")
-    for i in range(n):
-        if starts[i] < 0 or lengths[i] < 0 or starts[i] > size - lengths[i]:
-            raise ValueError(f"text {i} lies outside of the bytes")
-        found.append(PyUnicode_DecodeASCII(<const char*>&data[0] + starts[i], lengths[i], NULL) if size else "")
-    return found
 
 
 def xxh3(bytes data):

@@ -15,6 +15,8 @@ from stream.features.state import StateError
 from stream.features.table import UserTable
 from tests.features.oracle import DAY, Event, to_batch
 
+pytestmark = pytest.mark.usefixtures("either_kernels")
+
 START = 1_700_000_000_000
 SPEND = {"name": "spend", "aggregate": "sum", "field": "amount", "half_life": "30d"}
 CLICKS = {"name": "clicks", "aggregate": "count", "kinds": ["click"], "window": "30d", "tiles": 30}

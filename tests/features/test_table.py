@@ -17,6 +17,8 @@ from stream.features.spec import DEFAULT_FEATURES, parse_features
 from stream.features.table import UserTable
 from tests.features.oracle import DAY, HALF_HOUR, Event, Oracle, to_batch
 
+pytestmark = pytest.mark.usefixtures("either_kernels")
+
 START = 1_700_000_000_000
 HOUR = 2 * HALF_HOUR
 
