@@ -31,8 +31,8 @@ from stream.segments.prototypes import Model, segment_id
 from stream.segments.scaling import Scaler
 from stream.transport.base import OutRecord
 from stream.transport.block import pack_block
+from stream.transport.kafka_encode import encode
 from stream.transport.kafka_fetch import ColumnRecords, columns
-from stream.transport.kafka_send import encode
 from stream.transport.records import RecordColumns
 
 EVENTS = 1_000
