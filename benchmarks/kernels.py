@@ -70,7 +70,8 @@ class Kernels:
         last = self._records()
         self._triggers = Triggers(
             times=np.full(len(self._rows), NOW),
-            records=[last[row % EVENTS] for row in self._rows.tolist()],
+            records=last,
+            positions=self._rows % EVENTS,
             event_ids=[f"event-{row}" for row in self._rows.tolist()],
         )
 

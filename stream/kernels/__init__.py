@@ -1,4 +1,5 @@
-"""Compiled kernels of the hot path: record batches and plain events to columns, records to batches. Optional.
+"""Compiled kernels of the hot path: record batches and plain events to columns, columns to texts, records to
+batches. Optional.
 
 They are Cython, built where the package is installed and a C compiler is at hand; without them the same work is done by
 numpy, msgspec and Python, with the same results, at twice the cost (docs/decisions/). `RESEGMENT_KERNELS=off` leaves
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 SWITCH = "RESEGMENT_KERNELS"
 
 try:
-    from stream.kernels import encode, events, records
+    from stream.kernels import encode, events, records, templates
 except ImportError:
     _built = False
 else:
@@ -47,4 +48,4 @@ def tell() -> None:
         )
 
 
-__all__ = ["built", "encode", "events", "on", "records", "tell"]
+__all__ = ["built", "encode", "events", "on", "records", "tell", "templates"]
