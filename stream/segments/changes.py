@@ -100,7 +100,9 @@ def numbers(values: NDArray[Any]) -> list[bytes]:
     return orjson.dumps(values.tolist())[1:-1].split(b",") if len(values) else []
 
 
-_REASON: Final = Template(b'{"feature":%b,"value":%b,"segment_mean":%b,"z":%b}')
+_REASON: Final = b'{"feature":%b,"value":%b,"segment_mean":%b,"z":%b}'
+_REASONS: Final = [Template(b"[" + b",".join([_REASON] * count) + b"]") for count in range(WHY_FEATURES + 1)]
+"""By the number of reasons that there are."""
 
 
 class Reasons:
@@ -142,17 +144,17 @@ class Reasons:
         deviations = numbers(np.round(z.take(at) / self._weight[feature], 3))
         rows = [self._rows.get(segment, 0) * d for segment in segments]
         means = (np.repeat(rows, width) + feature).tolist()
-        reasons = _REASON.fill(
+        columns: tuple[list[bytes], ...] = (
             list(map(self._names.__getitem__, feature.tolist())),
             values,
             list(map(self._means.__getitem__, means)),
             deviations,
         )
-        starts = range(0, len(reasons), width)
-        return [
-            b"[%b]" % b",".join(reasons[start : start + count])
-            for start, count in zip(starts, speaks.tolist(), strict=True)
-        ]
+        found = _REASONS[width].fill(*(column[k::width] for k in range(width) for column in columns))
+        for user in np.flatnonzero(speaks < width).tolist():
+            own = range(user * width, user * width + int(speaks[user]))
+            found[user] = _REASONS[len(own)].one(*(column[k] for k in own for column in columns))
+        return found
 
 
 def change_records(moves: Moves, model_version: int, source: str, partition: int) -> list[OutRecord]:

@@ -177,7 +177,7 @@ class Look:
         moment: Moment,
         triggers: Triggers | None,
     ) -> list[OutRecord]:
-        """Write down each move; the one place where Python touches single users."""
+        """Write down each move: by columns, from the table to the records."""
         if not len(moved):
             return []
         table, model, columns = population.table, self.model, rows[moved]
@@ -188,12 +188,13 @@ class Look:
         table.column("since")[columns] = times
         confidence = np.where(new > 0, np.round(model.confidence(decided.share[moved]), 4), 1.0)
         left, entered = old.tolist(), new.tolist()
+        named = {segment: self._reference(segment) for segment in {*left, *entered}}
         sources, event_ids = self._behind(population, moved, causes, triggers)
         moves = Moves(
             user_id=list(map(table.user_ids.__getitem__, columns.tolist())),
             sequence=table.column("sequence")[columns].tolist(),
-            left=list(map(self._reference, left)),
-            entered=list(map(self._reference, entered)),
+            left=list(map(named.__getitem__, left)),
+            entered=list(map(named.__getitem__, entered)),
             cause=causes.tolist(),
             occurred_at=times.tolist(),
             detected_at=[moment.detected_at] * len(moved),
@@ -210,8 +211,9 @@ class Look:
         for count, (at, anomaly) in enumerate(zip(outliers.tolist(), anomalies, strict=True)):
             # Behind the two records of the move itself, and what was put in before.
             records.insert(2 * (at + 1) + count, anomaly)
-        for cause, count in zip(*(each.tolist() for each in np.unique(causes, return_counts=True)), strict=True):
-            population.counters[f"changes.{CAUSES[cause]}"] += count
+        for cause, count in zip(CAUSES, np.bincount(causes, minlength=len(CAUSES)).tolist(), strict=True):
+            if count:
+                population.counters[f"changes.{cause}"] += count
         return records
 
     @staticmethod
@@ -230,10 +232,9 @@ class Look:
         return sources, event_ids
 
     def _reference(self, segment: int) -> bytes:
-        found = self._references.get(segment)
-        if found is None:
-            found = self._references[segment] = reference(segment, self.model.names)
-        return found
+        if segment not in self._references:
+            self._references[segment] = reference(segment, self.model.names)
+        return self._references[segment]
 
     def _why(self, seen: _Seen, moved: NDArray[np.intp], old: NDArray[np.int32], new: NDArray[np.int32]) -> list[bytes]:
         z = seen.z[moved]
@@ -293,8 +294,7 @@ def position(record: Record | None) -> bytes:
     """Where the event stands that caused a change, as a SourcePosition in JSON; null where none did."""
     if record is None:
         return NULL
-    (where,) = _POSITION.fill([_quoted(record.topic)], [record.partition], [record.offset])
-    return where
+    return _POSITION.one(_quoted(record.topic), record.partition, record.offset)
 
 
 @lru_cache(maxsize=64)

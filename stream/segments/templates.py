@@ -24,5 +24,8 @@ class Template:
         """The texts of all rows. Parameters: a list for each gap, all of one length. Raises ValueError for others."""
         if kernels.on():
             return kernels.templates.fill(self._parts, columns, len(columns[0]))
-        text = self._text
-        return [text % row for row in zip(*columns, strict=True)]
+        return [self._text % row for row in zip(*columns, strict=True)]
+
+    def one(self, *contents: bytes | int) -> bytes:
+        """One text."""
+        return self._text % contents
