@@ -31,8 +31,8 @@ from stream.segments.prototypes import Model, segment_id
 from stream.segments.scaling import Scaler
 from stream.transport.base import OutRecord
 from stream.transport.block import pack_block
+from stream.transport.kafka_encode import encode
 from stream.transport.kafka_fetch import ColumnRecords, columns
-from stream.transport.kafka_send import encode
 from stream.transport.records import RecordColumns
 from stream.transport.spans import list_of, packed
 
@@ -71,7 +71,8 @@ class Kernels:
         last = self._records()
         self._triggers = Triggers(
             times=np.full(len(self._rows), NOW),
-            records=[last[row % EVENTS] for row in self._rows.tolist()],
+            records=last,
+            positions=self._rows % EVENTS,
             event_ids=[f"event-{row}" for row in self._rows.tolist()],
         )
 

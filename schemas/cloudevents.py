@@ -6,6 +6,7 @@ strings all, and `content-type` is the value's media type (CloudEvents Kafka pro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 
@@ -19,31 +20,40 @@ CONTENT_TYPE = "application/json"
 _SPECVERSION = ("ce_specversion", b"1.0")
 _TYPE = ("ce_type", CHANGE_TYPE.encode())
 _CONTENT = ("content-type", CONTENT_TYPE.encode())
+_SECONDS = [b"%02d." % second for second in range(60)]
+_MILLISECONDS = [b"%03dZ" % ms for ms in range(1_000)]
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive arithmetic in UTC, three times as fast as an aware one
 
 
 def change_headers(change: SegmentChange, source: str) -> list[tuple[str, bytes]]:
     """Headers of one change. `source` is a URI reference that names this deployment, such as "/resegment/shop"."""
-    return headers(change.id, change.user_id, change.occurred_at, source)
+    (found,) = headers([change.id.encode()], [change.user_id.encode()], [change.occurred_at], source)
+    return list(found)
 
 
-def headers(change_id: str, user_id: str, occurred_at: int, source: str) -> list[tuple[str, bytes]]:
-    """The same for a writer that has the fields but no model object; `occurred_at` in epoch milliseconds."""
+def headers(
+    change_ids: Sequence[bytes], user_ids: Sequence[bytes], occurred_at: Sequence[int], source: str
+) -> list[tuple[tuple[str, bytes], ...]]:
+    """The same of many changes, for a writer that has columns of their fields; `occurred_at` in epoch milliseconds."""
+    origin = ("ce_source", source.encode())
     return [
-        _SPECVERSION,
-        ("ce_id", change_id.encode()),
-        _TYPE,
-        ("ce_source", source.encode()),
-        ("ce_time", rfc3339(occurred_at)),
-        ("ce_subject", user_id.encode()),
-        _CONTENT,
+        (
+            _SPECVERSION,
+            ("ce_id", change_id),
+            _TYPE,
+            origin,
+            ("ce_time", rfc3339(at)),
+            ("ce_subject", user_id),
+            _CONTENT,
+        )
+        for change_id, user_id, at in zip(change_ids, user_ids, occurred_at, strict=True)
     ]
 
 
 def rfc3339(epoch_ms: int) -> bytes:
     """Epoch milliseconds as RFC 3339 in UTC: b"2023-11-15T00:40:30.858Z". Raises OverflowError beyond year 9999."""
     minute, ms = divmod(epoch_ms, 60_000)
-    return b"%s%02d.%03dZ" % (_minute(minute), ms // 1_000, ms % 1_000)
+    return _minute(minute) + _SECONDS[ms // 1_000] + _MILLISECONDS[ms % 1_000]
 
 
 @lru_cache(maxsize=4096)

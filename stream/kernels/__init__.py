@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 SWITCH = "RESEGMENT_KERNELS"
 
 try:
-    from stream.kernels import events, index, plan, records, table
+    from stream.kernels import encode, events, index, plan, records, table, templates
 except ImportError:
     _built = False
 else:
@@ -47,4 +47,4 @@ def tell() -> None:
         )
 
 
-__all__ = ["built", "events", "index", "on", "plan", "records", "table", "tell"]
+__all__ = ["built", "encode", "events", "index", "on", "plan", "records", "table", "tell", "templates"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Final
 
 import numpy as np
 import orjson
@@ -18,22 +18,30 @@ from numpy.typing import NDArray
 
 from schemas.types import CAUSES
 from stream.anomalies.quarantine import QuarantineSettings, decide
+from stream.features.texts import chosen
 from stream.segments.assign import BEHAVIOUR, QUARANTINE, Assignment, DecisionSettings, Standing, assign
-from stream.segments.changes import NULL, Moved, Reasons, anomaly_record, change_records, numbers, reference
+from stream.segments.changes import NULL, Moves, Outlying, Reasons, anomaly_records, change_records, numbers, reference
 from stream.segments.population import Population, Rows
 from stream.segments.prototypes import Model
+from stream.segments.templates import Template
 from stream.transport.base import OutRecord, Record
+from stream.transport.records import RecordColumns
 
 FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Triggers:
-    """The events behind a look at touched users: for each looked-at row its latest event."""
+    """The events behind a look at m touched users: of each the latest, at `positions` (m,) of a batch's records."""
 
     times: NDArray[np.int64]
     records: Sequence[Record]
+    positions: NDArray[np.integer]
     event_ids: Sequence[str]
+
+    def record(self, i: int) -> Record:
+        """The record of one user's event."""
+        return self.records[int(self.positions[i])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +95,9 @@ class Look:
 
     def __init__(self, model: Model, decision: DecisionSettings, quarantine: QuarantineSettings, source: str) -> None:
         self.model = model
-        self._centres = {
-            segment: centre
-            for segment in model.segment_ids.tolist()
-            if (centre := model.centre_of(segment)) is not None
-        }
+        centres = [model.centre_of(segment) for segment in model.segment_ids.tolist()]
+        self._centres = np.array([centre for centre in centres if centre is not None])
+        """(s, d) of the model's segments."""
         self._reasons = Reasons(model.features, model.means, model.scaler.weight)
         self._references: dict[int, bytes] = {}
         self._decision = decision
@@ -171,7 +177,7 @@ class Look:
         moment: Moment,
         triggers: Triggers | None,
     ) -> list[OutRecord]:
-        """Write down each move; the one place where Python touches single users."""
+        """Write down each move: by columns, from the table to the records."""
         if not len(moved):
             return []
         table, model, columns = population.table, self.model, rows[moved]
@@ -181,44 +187,49 @@ class Look:
         times = triggers.times[moved] if triggers is not None else np.full(len(moved), moment.at, np.int64)
         table.column("since")[columns] = times
         confidence = np.where(new > 0, np.round(model.confidence(decided.share[moved]), 4), 1.0)
-        reached = zip(
-            moved.tolist(),
-            columns.tolist(),
-            old.tolist(),
-            new.tolist(),
-            causes.tolist(),
-            table.column("sequence")[columns].tolist(),
-            times.tolist(),
-            numbers(confidence),
-            self._why(seen, moved, old, new),
-            strict=True,
+        left, entered = old.tolist(), new.tolist()
+        named = {segment: self._reference(segment) for segment in {*left, *entered}}
+        sources, event_ids = self._behind(population, moved, causes, triggers)
+        moves = Moves(
+            user_id=list(map(table.user_ids.__getitem__, columns.tolist())),
+            sequence=table.column("sequence")[columns].tolist(),
+            left=list(map(named.__getitem__, left)),
+            entered=list(map(named.__getitem__, entered)),
+            cause=causes.tolist(),
+            occurred_at=times.tolist(),
+            detected_at=[moment.detected_at] * len(moved),
+            confidence=numbers(confidence),
+            why=self._why(seen, moved, old, new),
+            source=sources,
+            event_id=event_ids,
         )
-        records: list[OutRecord] = []
-        for i, row, left, entered, cause, sequence, occurred_at, sure, why in reached:
-            record = triggers.records[i] if triggers is not None and cause == BEHAVIOUR else None
-            if record is not None:
-                population.arrived.append(record.timestamp)
-            move = Moved(
-                table.user_ids[row],
-                sequence,
-                self._reference(left),
-                self._reference(entered),
-                cause,
-                occurred_at,
-                moment.detected_at,
-                sure,
-                why,
-                position(record),
-                triggers.event_ids[i] if triggers is not None and record is not None else None,
-            )
-            records += change_records(move, model.version, self._source, population.partition)
-            population.moved(left, entered)
-            if QUARANTINE in (left, entered):
-                kind: Literal["entered", "released"] = "entered" if entered == QUARANTINE else "released"
-                records.append(self._anomaly(population, move, kind, seen, i))
-        for cause, count in zip(*(each.tolist() for each in np.unique(causes, return_counts=True)), strict=True):
-            population.counters[f"changes.{CAUSES[cause]}"] += count
+        for one in zip(left, entered, strict=True):
+            population.moved(*one)
+        records = change_records(moves, model.version, self._source, population.partition)
+        outliers = np.flatnonzero((old == QUARANTINE) | (new == QUARANTINE))
+        anomalies = self._anomalies(population, seen, moved, moves, outliers.tolist(), new)
+        for count, (at, anomaly) in enumerate(zip(outliers.tolist(), anomalies, strict=True)):
+            # Behind the two records of the move itself, and what was put in before.
+            records.insert(2 * (at + 1) + count, anomaly)
+        for cause, count in zip(CAUSES, np.bincount(causes, minlength=len(CAUSES)).tolist(), strict=True):
+            if count:
+                population.counters[f"changes.{cause}"] += count
         return records
+
+    @staticmethod
+    def _behind(
+        population: Population, moved: NDArray[np.intp], causes: NDArray[np.int8], triggers: Triggers | None
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Of each move where the event stands that caused it, and its id, in JSON; null where none did."""
+        sources, event_ids = [NULL] * len(moved), [NULL] * len(moved)
+        if triggers is not None and len(caused := np.flatnonzero(causes == BEHAVIOUR)):
+            own = moved[caused]
+            stand, times = positions(triggers.records, triggers.positions[own])
+            population.arrived += times
+            ids = map(orjson.dumps, chosen(triggers.event_ids, own))
+            for at, source, event_id in zip(caused.tolist(), stand, ids, strict=True):
+                sources[at], event_ids[at] = source, event_id
+        return sources, event_ids
 
     def _reference(self, segment: int) -> bytes:
         if segment not in self._references:
@@ -226,34 +237,64 @@ class Look:
         return self._references[segment]
 
     def _why(self, seen: _Seen, moved: NDArray[np.intp], old: NDArray[np.int32], new: NDArray[np.int32]) -> list[bytes]:
-        z, segments = seen.z[moved], new.tolist()
-        nowhere, unknown = np.zeros(z.shape[1]), np.full(z.shape[1], np.nan)
-        away = np.array([self._centres.get(segment, nowhere) for segment in old.tolist()])
-        towards = np.array([self._centres.get(segment, unknown) for segment in segments])
-        for i in np.flatnonzero(new == QUARANTINE).tolist():
+        z = seen.z[moved]
+        away, towards = self._centres_of(old, 0.0), self._centres_of(new, np.nan)
+        if len(held := np.flatnonzero(new == QUARANTINE)):
             # What is usual in the segment that is nearest gives nobody away.
-            away[i] = min(self._centres.values(), key=lambda centre: float(((z[i] - centre) ** 2).sum()))
-        return self._reasons.of(seen.features[moved], z, away, towards, segments)
+            gaps = ((z[held, None, :] - self._centres) ** 2).sum(axis=2)
+            away[held] = self._centres[gaps.argmin(axis=1)]
+        return self._reasons.of(seen.features[moved], z, away, towards, new.tolist())
 
-    def _anomaly(
-        self, population: Population, move: Moved, kind: Literal["entered", "released"], seen: _Seen, i: int
-    ) -> OutRecord:
-        population.counters[f"anomalies.{kind}"] += 1
-        limits = self.model.thresholds
-        scores = {
-            "score": round(float(seen.score[i]), 6),
-            "score_threshold": limits.score if limits else 1.0,
-            "distance": round(float(seen.distance[i]), 4),
-            "distance_threshold": limits.distance if limits else 0.0,
-        }
-        return anomaly_record(move, kind, self.model.version, scores, population.partition)
+    def _centres_of(self, segments: NDArray[np.int32], otherwise: float) -> FloatArray:
+        """(m, d) the centres of m segments; `otherwise` for those that are none of the model's."""
+        known = self.model.segment_ids
+        at = np.minimum(np.searchsorted(known, segments), len(known) - 1)
+        return np.where((known[at] == segments)[:, None], self._centres[at], otherwise)
+
+    def _anomalies(
+        self,
+        population: Population,
+        seen: _Seen,
+        moved: NDArray[np.intp],
+        moves: Moves,
+        outliers: list[int],
+        new: NDArray[np.int32],
+    ) -> list[OutRecord]:
+        """The records of those moves that went into quarantine or out of it."""
+        if not outliers:
+            return []
+        kinds = ["entered" if segment == QUARANTINE else "released" for segment in new[outliers].tolist()]
+        for kind in kinds:
+            population.counters[f"anomalies.{kind}"] += 1
+        limits, own = self.model.thresholds, moved[outliers]
+        found = Outlying(
+            kinds,
+            [round(score, 6) for score in seen.score[own].tolist()],
+            limits.score if limits else 1.0,
+            [round(distance, 4) for distance in seen.distance[own].tolist()],
+            limits.distance if limits else 0.0,
+        )
+        return anomaly_records(moves.some(outliers), found, self.model.version, population.partition)
+
+
+_POSITION: Final = Template(b'{"topic":%b,"partition":%d,"offset":%d}')
+
+
+def positions(records: Sequence[Record], at: NDArray[np.integer]) -> tuple[list[bytes], list[int]]:
+    """Of the records `at` (m,) where they stand, as SourcePositions in JSON, and their times."""
+    if isinstance(records, RecordColumns):
+        count, topic = len(at), _quoted(records.topic)
+        where = _POSITION.fill([topic] * count, [records.partition] * count, records.offsets[at].tolist())
+        return where, records.timestamps[at].tolist()
+    some = [records[i] for i in at.tolist()]
+    return [position(record) for record in some], [record.timestamp for record in some]
 
 
 def position(record: Record | None) -> bytes:
     """Where the event stands that caused a change, as a SourcePosition in JSON; null where none did."""
     if record is None:
         return NULL
-    return b'{"topic":%b,"partition":%d,"offset":%d}' % (_quoted(record.topic), record.partition, record.offset)
+    return _POSITION.one(_quoted(record.topic), record.partition, record.offset)
 
 
 @lru_cache(maxsize=64)

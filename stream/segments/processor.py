@@ -45,7 +45,7 @@ from stream.segments.rules import RuleSegment
 from stream.segments.tally import Tally
 from stream.segments.viewer import Glance, Viewer
 from stream.transport.base import OutRecord, Record
-from stream.transport.records import Chosen, timestamps_of
+from stream.transport.records import timestamps_of
 
 log = logging.getLogger(__name__)
 
@@ -254,7 +254,8 @@ class Processor(Stage):
         latest = applied.last_event
         triggers = Triggers(
             times=batch.time[latest],
-            records=Chosen(records, batch.position[latest]),
+            records=records,
+            positions=batch.position[latest],
             event_ids=chosen(batch.event_ids, latest),
         )
         moment = Moment(population.now(), detected_at, BEHAVIOUR)

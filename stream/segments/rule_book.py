@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from schemas.types import CAUSES
 from stream.features.spec import AnyFeature
 from stream.segments.assign import ANOMALY, BEHAVIOUR, INACTIVITY, MODEL
-from stream.segments.changes import NULL, Moved, rule_records
+from stream.segments.changes import NULL, Moved, Moves, rule_records
 from stream.segments.look import Moment, Triggers, position
 from stream.segments.population import Population, Rows
 from stream.segments.rule_slots import EPOCH, RuleDefinition, Slot, Words, bits_of, has, put, read_words, write_words
@@ -117,7 +117,8 @@ class RuleBook:
         population.touch(rows[moved])
         by_bit = {slot.bit: slot for slot in population.rules.slots.values()}
         look = BEHAVIOUR if looked.moment.cause == BEHAVIOUR else INACTIVITY
-        records: list[OutRecord] = []
+        moves: list[Moved] = []
+        segments: list[str] = []
         for i in moved.tolist():
             entered = set(bits_of(after[i]))
             turned = [(bit in entered, by_bit[bit]) for bit in bits_of(changed[i])]
@@ -127,11 +128,11 @@ class RuleBook:
                     cause = ANOMALY
                 elif epochs is not None and epochs[i] < slot.since:
                     cause = MODEL
-                move = self._move(population, looked, i, slot, enters, cause)
-                records += rule_records(move, slot.id, looked.model_version, self._source, population.partition)
+                moves.append(self._move(population, looked, i, slot, enters, cause))
+                segments.append(slot.id)
                 population.rules.sizes[slot.id] += 1 if enters else -1
                 population.counters[f"changes.{CAUSES[cause]}"] += 1
-        return records
+        return rule_records(Moves.of(moves), segments, looked.model_version, self._source, population.partition)
 
     def _decide(self, population: Population, features: FloatArray, before: Words, held: BoolArray) -> Words:
         columns = {name: np.ascontiguousarray(features[:, at]) for name, at in self._columns.items()}
@@ -158,7 +159,7 @@ class RuleBook:
         row, triggers = int(looked.rows[i]), looked.triggers
         event = triggers if cause == BEHAVIOUR else None
         if event is not None:
-            population.arrived.append(event.records[i].timestamp)
+            population.arrived.append(event.record(i).timestamp)
         sequence = population.table.column("sequence")
         sequence[row] += 1
         segment = orjson.dumps({"id": slot.id, "name": slot.name})
@@ -172,8 +173,8 @@ class RuleBook:
             detected_at=looked.moment.detected_at,
             confidence=b"1.0",
             why=orjson.dumps([*self._why(slot, looked.features[i])] if enters or cause != ANOMALY else []),
-            source=position(None if event is None else event.records[i]),
-            event_id=None if event is None else event.event_ids[i],
+            source=position(None if event is None else event.record(i)),
+            event_id=NULL if event is None else orjson.dumps(event.event_ids[i]),
         )
 
     def _why(self, slot: Slot, features: FloatArray) -> Iterator[dict[str, Any]]:

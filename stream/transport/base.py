@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import NamedTuple, Protocol
 
 from schemas.topics import TopicSpec
@@ -55,6 +56,20 @@ class OutRecord(NamedTuple):
     partition: int | None = None
     headers: Headers = ()
     timestamp: int | None = None
+
+
+def out_records(
+    topic: str,
+    keys: Iterable[bytes | None],
+    values: Iterable[bytes | None],
+    partition: int | None,
+    headers: Iterable[Headers],
+    timestamps: Iterable[int | None],
+) -> list[OutRecord]:
+    """Records from columns, as many as there are of the shortest."""
+    fields = zip(repeat(topic), keys, values, repeat(partition), headers, timestamps)
+    # A third of the cost of calling the class, which is a function that does the same.
+    return list(map(tuple.__new__, repeat(OutRecord), fields))
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ from stream.transport.kafka_clients import Clients
 from stream.transport.kafka_fetch import columns
 from stream.transport.kafka_send import send_all
 from stream.transport.kafka_session import KafkaSession
-from stream.transport.partitioner import check_records, choose_partitions
+from stream.transport.partitioner import by_partition, check_records
 from stream.transport.settings import KafkaSettings
 
 _ELECTING = (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)
@@ -85,10 +85,10 @@ class KafkaTransport(Transport):
         # A chunk at a time, flushed: the client's buffer has no bound of its own.
         while chunk := list(islice(source, _PRODUCE_CHUNK)):
             with self._lock, self._clients.errors():
-                partitions = self._prepare(chunk)
+                placed = self._prepare(chunk)
                 if self._producer is None:
                     self._producer = self._clients.producer(linger_ms=self._settings.linger)
-                send_all(self._producer, self._settings.topic_prefix, chunk, partitions)
+                send_all(self._producer, self._settings.topic_prefix, placed)
             count += len(chunk)
         return count
 
@@ -188,20 +188,19 @@ class KafkaTransport(Transport):
                 self._partitions[topic] = count
             return self._partitions[topic]
 
-    def _prepare(self, records: Sequence[OutRecord]) -> list[int]:
-        """Refuse what no topic takes, and choose the partition of each record."""
-        names = dict.fromkeys(record.topic for record in records)
-        chosen = [0] * len(records)
+    def _prepare(self, records: Sequence[OutRecord]) -> dict[TopicPartition, list[OutRecord]]:
+        """Refuse what no topic takes, and choose the partition of each record: theirs by partition, in order."""
+        by_topic: dict[str, list[OutRecord]] = {}
+        for record in records:
+            by_topic.setdefault(record.topic, []).append(record)
         self._keyless += 1
-        for name in names:
-            places = [at for at, record in enumerate(records) if record.topic == name]
-            own = [records[at] for at in places]
+        placed: dict[TopicPartition, list[OutRecord]] = {}
+        for name, own in by_topic.items():
             spec = BY_NAME.get(name)
             check_records(name, own, self._settings.max_message_bytes, spec is not None and spec.cleanup == "compact")
-            of_own = choose_partitions(name, own, self._need(name), self._keyless).tolist()
-            for at, partition in zip(places, of_own, strict=True):
-                chosen[at] = partition
-        return chosen
+            for partition, some in by_partition(name, own, self._need(name), self._keyless).items():
+                placed[TopicPartition(name, partition)] = some
+        return placed
 
     def _offset(self, where: TopicPartition, spec: Any, isolation: Any) -> int:
         native = self._native(where)

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 from kafka import errors as kafka_errors
@@ -28,25 +26,22 @@ from kafka.record.memory_records import MemoryRecordsBuilder
 from kafka.structs import TopicPartition as KafkaPartition
 
 from stream.transport.base import OutRecord, TopicPartition
+from stream.transport.kafka_encode import Encoded, encode
 
 log = logging.getLogger(__name__)
 
-_NULL = b"\x01"
-"""The varint of -1."""
-_ATTRIBUTES = b"\x00"
-_NO_HEADERS = b"\x00"
-
 
 def send_all(
-    producer: Any, prefix: str, records: Sequence[OutRecord], partitions: Sequence[int], timeout: float | None = None
+    producer: Any, prefix: str, placed: Mapping[TopicPartition, Sequence[OutRecord]], timeout: float | None = None
 ) -> dict[TopicPartition, int]:
-    """Send, flush, and look at what became of every record: only that shows a batch that expired.
+    """Send the records of each partition, flush, and look at what became of every one: only that shows a batch that
+    expired.
 
     Returns the offset of the first record of each partition; -1 where the broker had a batch already and does not say.
     """
     if supported(producer):
-        return _send_batches(producer, prefix, records, partitions, timeout)
-    return _send_one_by_one(producer, prefix, records, partitions, timeout)
+        return _send_batches(producer, prefix, placed, timeout)
+    return _send_one_by_one(producer, prefix, placed, timeout)
 
 
 def supported(producer: Any) -> bool:
@@ -78,37 +73,41 @@ def _known_version() -> bool:
 
 
 def _send_one_by_one(
-    producer: Any, prefix: str, records: Sequence[OutRecord], partitions: Sequence[int], timeout: float | None
+    producer: Any, prefix: str, placed: Mapping[TopicPartition, Sequence[OutRecord]], timeout: float | None
 ) -> dict[TopicPartition, int]:
     futures = [
-        producer.send(
-            prefix + record.topic,
-            value=record.value,
-            key=record.key,
-            headers=list(record.headers),
-            partition=partition,
-            timestamp_ms=record.timestamp,
+        (
+            where,
+            producer.send(
+                prefix + where.topic,
+                value=record.value,
+                key=record.key,
+                headers=list(record.headers),
+                partition=where.partition,
+                timestamp_ms=record.timestamp,
+            ),
         )
-        for record, partition in zip(records, partitions, strict=True)
+        for where, own in placed.items()
+        for record in own
     ]
     producer.flush(timeout=timeout)
     first: dict[TopicPartition, int] = {}
-    for future, record, partition in zip(futures, records, partitions, strict=True):
+    for where, future in futures:
         if not future.is_done:
             raise kafka_errors.KafkaTimeoutError("a record was still on its way after the flush")
         if future.exception is not None:
             raise future.exception
-        first.setdefault(TopicPartition(record.topic, partition), future.value.offset)
+        first.setdefault(where, future.value.offset)
     return first
 
 
 def _send_batches(
-    producer: Any, prefix: str, records: Sequence[OutRecord], partitions: Sequence[int], timeout: float | None
+    producer: Any, prefix: str, placed: Mapping[TopicPartition, Sequence[OutRecord]], timeout: float | None
 ) -> dict[TopicPartition, int]:
     sent = [
-        (TopicPartition(topic, partition), batch)
-        for (topic, partition), own in by_partition(records, partitions).items()
-        for batch in _enqueue(producer, KafkaPartition(prefix + topic, partition), own)
+        (where, batch)
+        for where, own in placed.items()
+        for batch in _enqueue(producer, KafkaPartition(prefix + where.topic, where.partition), own)
     ]
     producer.flush(timeout=timeout)
     first: dict[TopicPartition, int] = {}
@@ -122,18 +121,6 @@ def _send_batches(
             raise error_of(0)
         first.setdefault(where, offset)
     return first
-
-
-def by_partition(records: Sequence[OutRecord], partitions: Sequence[int]) -> dict[tuple[str, int], list[OutRecord]]:
-    """The records of each topic and partition, in order."""
-    grouped: dict[tuple[str, int], list[OutRecord]] = {}
-    for record, partition in zip(records, partitions, strict=True):
-        where = (record.topic, partition)
-        if where in grouped:
-            grouped[where].append(record)
-        else:
-            grouped[where] = [record]
-    return grouped
 
 
 def _enqueue(producer: Any, where: KafkaPartition, records: Sequence[OutRecord]) -> list[Any]:
@@ -162,15 +149,6 @@ def _enqueue(producer: Any, where: KafkaPartition, records: Sequence[OutRecord])
     return batches
 
 
-def seal(encoded: Encoded, compression: int, producer_id: int, epoch: int, sequence: int) -> bytes:
-    """A batch of a transaction as it goes to the broker: compressed, numbered and signed (CRC)."""
-    builder = _builder(encoded, compression, len(encoded.body))
-    builder.set_producer_state(producer_id, epoch, sequence, True)
-    builder.close()
-    sealed: bytes = builder.buffer()
-    return sealed
-
-
 def _batch(where: KafkaPartition, encoded: Encoded, compression: int, limit: int) -> Any:
     """The client's batch, as if every record had been appended to it."""
     batch = ProducerBatch(where, _builder(encoded, compression, limit))
@@ -189,93 +167,3 @@ def _builder(encoded: Encoded, compression: int, limit: int) -> Any:
     inner._last_offset, inner._num_records = encoded.count - 1, encoded.count
     builder._next_offset = encoded.count
     return builder
-
-
-class Encoded:
-    """The records of one v2 batch: what follows its header, uncompressed."""
-
-    __slots__ = ("body", "count", "first_timestamp", "max_timestamp")
-
-    def __init__(self, body: bytes, count: int, first_timestamp: int, max_timestamp: int) -> None:
-        self.body = body
-        self.count = count
-        self.first_timestamp = first_timestamp
-        self.max_timestamp = max_timestamp
-
-
-def encode(records: Sequence[OutRecord], limit: int) -> Iterator[Encoded]:
-    """Batches of at most `limit` bytes with their header; a record that is larger than that is one of its own.
-
-    A record without a time gets the present.
-    """
-    room = limit - DefaultRecordBatchBuilder.header_size_in_bytes()
-    now = int(time.time() * 1000)
-    start = 0
-    while start < len(records):
-        encoded = _encode(records, start, room, now)
-        yield encoded
-        start += encoded.count
-
-
-def _encode(records: Sequence[OutRecord], start: int, room: int, now: int) -> Encoded:
-    """As many records from `start` on as there is room for, and at least one."""
-    small, large = _SMALL, len(_SMALL)
-    begins = records[start].timestamp
-    first = latest = now if begins is None else begins
-    parts: list[bytes] = []
-    number = size = 0
-    for _, key, value, _, headers, timestamp in islice(records, start, None):
-        at = now if timestamp is None else timestamp
-        delta = at - first
-        k = b"" if key is None else key
-        v = b"" if value is None else value
-        body = b"".join(
-            (
-                _ATTRIBUTES,
-                small[delta] if 0 <= delta < large else _varint(delta),
-                small[number] if number < large else _varint(number),
-                _NULL if key is None else small[len(k)] if len(k) < large else _varint(len(k)),
-                k,
-                _NULL if value is None else small[len(v)] if len(v) < large else _varint(len(v)),
-                v,
-                _headers(headers) if headers else _NO_HEADERS,
-            )
-        )
-        length = small[len(body)] if len(body) < large else _varint(len(body))
-        size += len(length) + len(body)
-        if size > room and number:
-            break
-        parts.append(length)
-        parts.append(body)
-        number += 1
-        if at > latest:
-            latest = at
-    return Encoded(b"".join(parts), number, first, latest)
-
-
-def _headers(headers: Sequence[tuple[str, bytes]]) -> bytes:
-    small, large = _SMALL, len(_SMALL)
-    parts = [_varint(len(headers))]
-    for name, content in headers:
-        parts += (_name(name), small[len(content)] if len(content) < large else _varint(len(content)), content)
-    return b"".join(parts)
-
-
-@lru_cache(maxsize=1024)
-def _name(name: str) -> bytes:
-    encoded = name.encode()
-    return _varint(len(encoded)) + encoded
-
-
-def _varint(number: int) -> bytes:
-    """Zigzag, seven bits a byte, the low ones first."""
-    number = (number << 1) ^ (number >> 63)
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
-
-
-_SMALL = tuple(map(_varint, range(16_384)))

@@ -40,9 +40,9 @@ from stream.transport.base import (
     UnavailableError,
 )
 from stream.transport.kafka_clients import BATCH_BYTES, Clients
+from stream.transport.kafka_encode import encode
 from stream.transport.kafka_fetch import ahead, columns, poll, poll_once
 from stream.transport.kafka_group import CopartitionAssignor, Ownership
-from stream.transport.kafka_send import by_partition, encode
 from stream.transport.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class KafkaSession(Session):
         topics: Sequence[str],
         transactional_id: str,
         instance_id: str | None,
-        prepare: Callable[[Sequence[OutRecord]], list[int]],
+        prepare: Callable[[Sequence[OutRecord]], dict[TopicPartition, list[OutRecord]]],
         released: Callable[[], None],
     ) -> None:
         settings = clients.settings
@@ -158,7 +158,7 @@ class KafkaSession(Session):
                 raise FencedError(f"{where.topic}/{where.partition} is not, or no longer, this member's")
         if not offsets and not outputs:
             return lambda: Committed({}, time.monotonic())
-        partitions = self._prepare(outputs)
+        placed = self._prepare(outputs)
         positions = {self._native(where): offset for where, offset in offsets.items()}
         if not positions:
             if not self._committed:
@@ -171,10 +171,7 @@ class KafkaSession(Session):
         settings = self._clients.settings
         limit = min(BATCH_BYTES, settings.max_message_bytes)
         with self._failing():
-            batches = {
-                KafkaPartition(self._prefix + topic, partition): list(encode(own, limit))
-                for (topic, partition), own in by_partition(outputs, partitions).items()
-            }
+            batches = {self._native(where): list(encode(own, limit)) for where, own in placed.items()}
             wait = self._producer.begin(batches, positions, metadata, settings.commit_timeout / 1000)
 
         def end() -> Committed:

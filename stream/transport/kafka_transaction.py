@@ -33,8 +33,8 @@ from kafka.protocol.producer import (
 from kafka.structs import TopicPartition as KafkaPartition
 
 from stream.runtime import crash
+from stream.transport.kafka_encode import Encoded, seal
 from stream.transport.kafka_exchange import PASSING, Exchange, check, raise_worst
-from stream.transport.kafka_send import Encoded, seal
 
 T = TypeVar("T")
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from stream import kernels
 from stream.transport.base import OutRecord, TransportError
 from stream.transport.murmur2 import partitions_of
 
@@ -40,36 +41,44 @@ def choose_partitions(topic: str, records: Sequence[OutRecord], partitions: int,
     return np.array(chosen, dtype=np.int64)
 
 
+def by_partition(topic: str, records: Sequence[OutRecord], partitions: int, turn: int) -> dict[int, list[OutRecord]]:
+    """Records of one topic by the partition that `choose_partitions` gives them, each partition's in order."""
+    given = {record.partition for record in records}
+    if len(given) == 1 and (only := given.pop()) is not None and 0 <= only < partitions:
+        return {only: list(records)}
+    grouped: dict[int, list[OutRecord]] = {}
+    for record, partition in zip(records, choose_partitions(topic, records, partitions, turn).tolist(), strict=True):
+        grouped.setdefault(partition, []).append(record)
+    return grouped
+
+
 def check_records(topic: str, records: Sequence[OutRecord], max_message_bytes: int, compacted: bool = False) -> None:
     """Raise TransportError for a record that the topic would not take."""
-    keys = [record.key for record in records]
-    values = [record.value for record in records]
-    if None in keys:
-        if compacted:
-            raise TransportError(f"topic {topic!r} is compacted: every record needs a key")
-        if any(key is None and value is None for key, value in zip(keys, values, strict=True)):
-            raise TransportError(f"a record for topic {topic!r} has neither key nor value: it would say nothing")
-    limit = max_message_bytes - _RECORD_OVERHEAD
-    largest = max(map(_length, keys)) + max(map(_length, values))
-    # No header's name is longer in UTF-8 than this: what is small enough by it need not be encoded.
-    headers = max(
-        (
-            sum([4 * len(name) + len(content) + _HEADER_OVERHEAD for name, content in record.headers])
-            for record in records
-            if record.headers
-        ),
-        default=0,
-    )
-    if largest + headers <= limit:
-        return
-    for record in records:
-        size = _length(record.key) + _length(record.value)
-        size += sum(len(name.encode()) + len(content) + _HEADER_OVERHEAD for name, content in record.headers)
-        if size > limit:
-            raise TransportError(
-                f"a record of {size} bytes is too large for topic {topic!r}: it takes {max_message_bytes} in all"
-            )
+    keyless, silent, largest = kernels.encode.measure(records, _HEADER_OVERHEAD) if kernels.on() else _measure(records)
+    if keyless and compacted:
+        raise TransportError(f"topic {topic!r} is compacted: every record needs a key")
+    if silent:
+        raise TransportError(f"a record for topic {topic!r} has neither key nor value: it would say nothing")
+    if largest > max_message_bytes - _RECORD_OVERHEAD:
+        raise TransportError(
+            f"a record of {largest} bytes is too large for topic {topic!r}: it takes {max_message_bytes} in all"
+        )
 
 
-def _length(content: bytes | None) -> int:
-    return 0 if content is None else len(content)
+def _measure(records: Sequence[OutRecord]) -> tuple[int, int, int]:
+    """How many have no key, how many neither key nor value, and the bytes of the largest; as the kernel does it."""
+    keyless = silent = largest = 0
+    for _, key, value, _, headers, _ in records:
+        size = 0
+        if key is not None:
+            size = len(key)
+        else:
+            keyless += 1
+            silent += value is None
+        if value is not None:
+            size += len(value)
+        if headers:
+            size += sum([len(name.encode()) + len(content) + _HEADER_OVERHEAD for name, content in headers])
+        if size > largest:
+            largest = size
+    return keyless, silent, largest

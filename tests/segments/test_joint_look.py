@@ -20,6 +20,8 @@ from stream.segments.population import COLUMNS
 from stream.segments.processor import Processor, ProcessorSettings
 from tests.segments.driven import FEATURES, HOUR, START, Sent, model_of, rule
 
+pytestmark = pytest.mark.usefixtures("either_kernels")
+
 PARTITIONS = 3
 LAYOUT = compile_layout(FEATURES, COLUMNS)
 

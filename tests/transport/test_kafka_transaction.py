@@ -25,8 +25,8 @@ from kafka.structs import ConsumerGroupMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 
 from stream.transport.base import OutRecord
+from stream.transport.kafka_encode import encode
 from stream.transport.kafka_exchange import Exchange
-from stream.transport.kafka_send import encode
 from stream.transport.kafka_transaction import TransactionalProducer
 
 T = TypeVar("T")

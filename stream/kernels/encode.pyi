@@ -1,0 +1,6 @@
+from collections.abc import Sequence
+
+_Record = tuple[str, bytes | None, bytes | None, int | None, Sequence[tuple[str, bytes]], int | None]
+
+def encode(records: Sequence[_Record], start: int, room: int, now: int) -> tuple[bytes, int, int, int]: ...
+def measure(records: Sequence[_Record], overhead: int) -> tuple[int, int, int]: ...

@@ -1,0 +1,3 @@
+from collections.abc import Sequence
+
+def fill(parts: tuple[bytes, ...], columns: tuple[Sequence[bytes] | Sequence[int], ...], count: int) -> list[bytes]: ...
