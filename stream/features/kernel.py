@@ -1,9 +1,10 @@
 """Plain events to columns by the compiled kernel, straight from the bytes that a poll brought.
 
-Invariant: what `read` takes is what the other ways (`stream.features.plain`, then orjson and pydantic) take as well, with
-the same values, and valid in every respect: its key, time, user and currency were looked at. So it rejects nothing: an
-event that it does not take may be as good, and goes the other way. The kernel's fields are made from `schemas.events`,
-so that there is one place that says what an event is. tests/features/test_kernel.py holds the ways against each other.
+Invariant: what `read` takes is what the other ways (`stream.features.plain`, then orjson and pydantic) take as well,
+with the same values, and valid in every respect: its key, time, user and currency were looked at. So it rejects
+nothing: an event that it does not take may be as good, and goes the other way. The kernel's fields are made from
+`schemas.events`, so that there is one place that says what an event is. tests/features/test_kernel.py holds the ways
+against each other.
 """
 
 from __future__ import annotations

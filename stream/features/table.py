@@ -119,8 +119,7 @@ class UserTable:
 
     def pack(self, rows: Ints) -> bytes:
         """These users' ids and columns, compressed and self-describing; `rows` must not repeat."""
-        names = [self.user_ids[row] for row in rows.tolist()]
-        return pack_rows(self.layout, self.stream_time, names, [array[rows] for array in self._arrays])
+        return pack_rows(self.layout, self.stream_time, self.user_ids, self._arrays, rows)
 
     def unpack(self, payload: bytes) -> Ints:
         """Take packed users in, over what is known of them; returns their rows. Raises StateError.
@@ -209,7 +208,9 @@ def joint_features(tables: Sequence[tuple[UserTable, Ints, int]], wanted: Sequen
         return np.concatenate([table.features(rows, at_ms, wanted) for table, rows, at_ms in tables])
     layout = tables[0][0].layout
     arrays = [
-        np.concatenate([table._arrays[group][rows] for table, rows, _ in tables]) for group in range(len(layout.groups))
+        # `take` copies whole rows: twice as fast as indexing.
+        np.concatenate([table._arrays[group].take(rows, axis=0) for table, rows, _ in tables])
+        for group in range(len(layout.groups))
     ]
     times = np.repeat([at_ms for _, _, at_ms in tables], [len(rows) for _, rows, _ in tables])
     return evaluate(layout, arrays, times, wanted)
