@@ -1,4 +1,4 @@
-"""Compiled kernels of the hot path: record batches and plain events to columns, rows to bytes. Optional.
+"""Compiled kernels of the hot path: record batches and plain events to columns, scores, rows to bytes. Optional.
 
 They are Cython, built where the package is installed and a C compiler is at hand; without them the same work is done by
 numpy, msgspec and Python, with the same results, at twice the cost (docs/decisions/). `RESEGMENT_KERNELS=off` leaves
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 SWITCH = "RESEGMENT_KERNELS"
 
 try:
-    from stream.kernels import events, records, users
+    from stream.kernels import events, forest, records, users
 except ImportError:
     _built = False
 else:
@@ -47,4 +47,4 @@ def tell() -> None:
         )
 
 
-__all__ = ["built", "events", "on", "records", "tell", "users"]
+__all__ = ["built", "events", "forest", "on", "records", "tell", "users"]
