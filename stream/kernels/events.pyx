@@ -6,7 +6,9 @@ repeated field, no escape in a text, no exponent in a number, ids of printable A
 those who can say what is wrong with it. Every read is behind a comparison with the end of the bytes.
 """
 
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.list cimport PyList_GET_ITEM, PyList_New, PyList_SET_ITEM
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.ref cimport Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.string cimport memcmp, memcpy, memset
 
@@ -24,6 +26,9 @@ cdef enum:
     MOST_FIELDS = 32
     MOST_TYPES = 32
     NAME_BYTES = 32
+    MOST_TEXTS = 0x7FFFFFF0
+    # Of texts that are remembered, so that what remembers them stays in the first-level cache.
+    MOST_PLACES = 4096
     # A whole number of so many digits is exact in a float, and so is the power of ten that divides it: the quotient is
     # the nearest float, which is what every JSON parser gives (W. Clinger, "How to Read Floating Point Numbers
     # Accurately", 1990).
@@ -484,16 +489,48 @@ cdef class Reader:
 
 
 def texts(const unsigned char[::1] data, const long long[:] starts, const long long[:] lengths):
-    """The ASCII texts at `starts`, of `lengths`, in `data`. Raises ValueError where one lies outside of it."""
-    cdef Py_ssize_t i, n = starts.shape[0]
-    cdef long long size = data.shape[0]
-    cdef list found = []
-    if lengths.shape[0] != n:
-        raise ValueError("the columns are not of one length")
+    """The ASCII texts at `starts`, of `lengths`, in `data`; equal ones are mostly one object, which knows its hash.
+
+    Raises ValueError where one lies outside of the bytes, or is not ASCII.
+    """
+    cdef Py_ssize_t i, n = starts.shape[0], places = 1
+    cdef long long size = data.shape[0], length
+    cdef Bytes base, text
+    cdef int* last = NULL
+    cdef int* place = NULL
+    cdef Py_ssize_t same
+    cdef list found
+    if lengths.shape[0] != n or n > MOST_TEXTS:
+        raise ValueError(f"{n} starts and {lengths.shape[0]} lengths are not of one length, or too many")
     for i in range(n):
         if starts[i] < 0 or lengths[i] < 0 or starts[i] > size - lengths[i]:
             raise ValueError(f"text {i} lies outside of the bytes")
-        found.append(PyUnicode_DecodeASCII(<const char*>&data[0] + starts[i], lengths[i], NULL) if size else "")
+    if not size:
+        return [""] * n
+    base = &data[0]
+    while places < n and places < MOST_PLACES:
+        places *= 2
+    # By hash: one more than the number of the text that was last seen there.
+    last = <int*>PyMem_Calloc(places, sizeof(int))
+    if last == NULL:
+        raise MemoryError
+    found = PyList_New(n)
+    try:
+        for i in range(n):
+            text, length = base + starts[i], lengths[i]
+            item = None
+            if length <= LONGEST:
+                place = &last[xxh3_64(text, length) & <u64>(places - 1)]
+                same = place[0] - 1
+                if same >= 0 and lengths[same] == length and memcmp(base + starts[same], text, length) == 0:
+                    item = <object>PyList_GET_ITEM(found, same)
+                place[0] = <int>(i + 1)
+            if item is None:
+                item = PyUnicode_DecodeASCII(<const char*>text, length, NULL)
+            Py_INCREF(item)
+            PyList_SET_ITEM(found, i, item)
+    finally:
+        PyMem_Free(last)
     return found
 
 

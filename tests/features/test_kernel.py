@@ -248,6 +248,25 @@ def test_spans_beyond_the_bytes_are_never_read() -> None:
                 kernels.events.texts(b"u1", np.array([start]), np.array([length]))
 
 
+@given(st.lists(st.sampled_from(["", "u", "user-1", "user-2", "x" * 128, "y" * 129]) | st.text("ab", max_size=20)))
+def test_texts_are_those_of_the_bytes(texts: list[str]) -> None:
+    spans = packed([text.encode() for text in texts])
+    found = kernels.events.texts(spans.data, spans.starts, spans.lengths)
+    assert found == texts
+
+
+def test_texts_that_are_not_ascii_are_refused() -> None:
+    spans = packed([b"u1", b"u1", "ü".encode(), b"u2"])
+    with pytest.raises(ValueError, match="ascii"):
+        kernels.events.texts(spans.data, spans.starts, spans.lengths)
+
+
+def test_a_users_events_have_one_text() -> None:
+    spans = packed([b"user-1", b"user-2"] * 3000)
+    found = kernels.events.texts(spans.data, spans.starts, spans.lengths)
+    assert found == ["user-1", "user-2"] * 3000 and len(set(map(id, found))) == 2
+
+
 def test_nothing_and_no_bytes() -> None:
     empty = Spans(b"", np.empty(0, np.int64), np.empty(0, np.int64))
     batch, left = kernel.read(empty, empty, 1 << 20, 0, 1 << 60, {}, None)
