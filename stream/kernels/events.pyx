@@ -26,6 +26,7 @@ cdef enum:
     MOST_FIELDS = 32
     MOST_TYPES = 32
     NAME_BYTES = 32
+    NAME_WORDS = 4
     MOST_TEXTS = 0x7FFFFFF0
     # Of texts that are remembered, so that what remembers them stays in the first-level cache.
     MOST_PLACES = 4096
@@ -46,6 +47,10 @@ KINDS = {
 cdef struct Field:
     unsigned char name[NAME_BYTES]
     int name_length
+    # The name and the quote behind it as words, and which of their bits count.
+    u64 words[NAME_WORDS]
+    u64 masks[NAME_WORDS]
+    int word_count
     int kind
     bint nullable
     bint above
@@ -262,6 +267,7 @@ cdef class Reader:
         self.slots = 0
         for i, (name, kind, having, needing, nullable, least, most, above, slot) in enumerate(fields):
             self._name(name, self.fields[i].name, &self.fields[i].name_length)
+            self._words(name, &self.fields[i])
             self.fields[i].kind = KINDS[kind]
             self.fields[i].nullable = nullable
             self.fields[i].above = above
@@ -284,6 +290,18 @@ cdef class Reader:
             raise ValueError(f"{name!r} is too long")
         memcpy(out, <Bytes>encoded, len(encoded))
         length[0] = len(encoded)
+
+    cdef _words(self, str name, Field* field):
+        """What `_is` compares; no words for a name that is too long for it, or could stand in JSON in another way."""
+        quoted = name.encode() + b'"'
+        field.word_count = 0
+        if len(quoted) > NAME_BYTES or not (name.isascii() and name.isidentifier()):
+            return
+        field.word_count = (len(quoted) + 7) // 8
+        for i in range(field.word_count):
+            part = quoted[8 * i : 8 * i + 8]
+            field.words[i] = int.from_bytes(part, "little")
+            field.masks[i] = int.from_bytes(b"\xff" * len(part), "little")
 
     def read(
         self,
@@ -371,6 +389,15 @@ cdef class Reader:
                 return i
         return -1
 
+    cdef inline bint _is(self, int which, Bytes name) noexcept nogil:
+        """Whether the field of that number is named here; NAME_BYTES can be read."""
+        cdef Field* field = &self.fields[which]
+        cdef u64 odd = 0
+        cdef int i
+        for i in range(field.word_count):
+            odd |= (read64(name + 8 * i) ^ field.words[i]) & field.masks[i]
+        return field.word_count and not odd
+
     cdef inline int _tag(self, Bytes name, Py_ssize_t length) noexcept nogil:
         cdef int i
         for i in range(self.tag_count):
@@ -397,13 +424,17 @@ cdef class Reader:
             if at >= end or at[0] != c'"' or place >= MOST_FIELDS:
                 return False
             start = at + 1
-            at = closing(start, end)
-            if at == NULL:
-                return False
-            which = self._field(start, at - start, guess[place])
-            if which < 0:
-                return False
-            guess[place] = which
+            which = guess[place]
+            if end - start >= NAME_BYTES and self._is(which, start):
+                at = start + self.fields[which].name_length
+            else:
+                at = closing(start, end)
+                if at == NULL:
+                    return False
+                which = self._field(start, at - start, which)
+                if which < 0:
+                    return False
+                guess[place] = which
             place += 1
             bit = 1u << which
             if seen & bit:
