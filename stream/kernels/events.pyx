@@ -414,6 +414,9 @@ cdef class Reader:
         cdef Field* field
         cdef Bytes start
         event.tag = -1
+        event.time = 0
+        event.user = event.id = at
+        event.user_length = event.id_length = 0
         event.hashed = 0
         event.currency = 0
         at = space(at, end)
