@@ -1,9 +1,10 @@
-"""River's HalfSpaceTrees as arrays: trained by River (training.py), scored by numpy, equal to `score_one` to the bit.
+"""River's HalfSpaceTrees as arrays: trained by River (training.py), scored here, equal to `score_one` to the bit.
 
 Invariant: `Forest.score` equals River's `score_one` of the forest it was exported from, for every row, also outside
 the limits, with missing features (NaN), before the first full window, and under the early stop at small mass.
 It can be exact because every partial score is an integer below 2**53: the order of additions does not matter, and
 what a row collects on its way depends only on the leaf it ends in, so it is added up once a forest, not once a row.
+A compiled kernel scores (stream/kernels/forest.pyx), or numpy where there is none.
 
 Trees are complete, so they are kept in heap order: the children of node i are 2i+1 and 2i+2.
 Tan, Ting & Liu, "Fast anomaly detection for streaming data", IJCAI 2011.
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.model import ForestArrays
+from stream import kernels
 
 FloatArray = NDArray[np.float64]
 
@@ -80,9 +82,15 @@ class Forest:
         """Anomaly scores (m,) of scaled rows (m, d): near 1 is unlike the others. NaN counts as missing."""
         if self.first_window:
             return np.zeros(len(z))
+        z = np.ascontiguousarray(z, np.float64)
         total = np.empty(len(z))
-        for start in range(0, len(z), CHUNK):
-            total[start : start + CHUNK] = self._collect(np.ascontiguousarray(z[start : start + CHUNK]))
+        if kernels.on():
+            kernels.forest.collect(
+                z, self.feature, self.threshold, self._missing_right.view(np.uint8), self._leaf_score, total
+            )
+        else:
+            for start in range(0, len(z), CHUNK):
+                total[start : start + CHUNK] = self._collect(z[start : start + CHUNK])
         largest = self.trees * self.window_size * (2 ** (self.height + 1) - 1)
         score: FloatArray = 1.0 - total / largest
         return score

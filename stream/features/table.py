@@ -113,11 +113,14 @@ class UserTable:
         With `wanted` (indices of features) only those are computed, and the others are NaN.
         """
         count = len(self) if rows is None else len(rows)
-        result = np.empty((count, len(self.layout.features)))
+        result = np.empty((0 if count <= _SLICE else count, len(self.layout.features)))
         for start in range(0, count, _SLICE):
             stop = min(start + _SLICE, count)
             some = slice(start, stop) if rows is None else _range(rows[start:stop])
-            result[start:stop] = evaluate(self.layout, [_locked(array[some]) for array in self._arrays], at_ms, wanted)
+            part = evaluate(self.layout, [_chosen(array, some) for array in self._arrays], at_ms, wanted)
+            if count <= _SLICE:
+                return part
+            result[start:stop] = part
         return result
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -139,8 +142,7 @@ class UserTable:
 
     def pack(self, rows: Ints) -> bytes:
         """These users' ids and columns, compressed and self-describing; `rows` must not repeat."""
-        names = [self.user_ids[row] for row in rows.tolist()]
-        return pack_rows(self.layout, self.stream_time, names, [array[rows] for array in self._arrays])
+        return pack_rows(self.layout, self.stream_time, self.user_ids, self._arrays, rows)
 
     def unpack(self, payload: bytes) -> Ints:
         """Take packed users in, over what is known of them; returns their rows. Raises StateError.
@@ -231,7 +233,8 @@ def joint_features(tables: Sequence[tuple[UserTable, Ints, int]], wanted: Sequen
         return np.concatenate([table.features(rows, at_ms, wanted) for table, rows, at_ms in tables])
     layout = tables[0][0].layout
     arrays = [
-        np.concatenate([table._arrays[group][rows] for table, rows, _ in tables]) for group in range(len(layout.groups))
+        np.concatenate([_chosen(table._arrays[group], rows) for table, rows, _ in tables])
+        for group in range(len(layout.groups))
     ]
     times = np.repeat([at_ms for _, _, at_ms in tables], [len(rows) for _, rows, _ in tables])
     return evaluate(layout, arrays, times, wanted)
@@ -245,10 +248,13 @@ def _range(rows: Ints) -> Ints | slice:
     return rows
 
 
-def _locked(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Reading must change nothing; a slice is the table itself."""
-    array.flags.writeable = False
-    return array
+def _chosen(array: npt.NDArray[Any], rows: Ints | slice) -> npt.NDArray[Any]:
+    """These rows, to be read: a slice is the table itself, and reading must change nothing."""
+    if not isinstance(rows, slice):
+        return array.take(rows, axis=0)  # whole rows are copied: twice as fast as indexing
+    view = array[rows]
+    view.flags.writeable = False
+    return view
 
 
 def _blank_row(layout: Layout, group: int) -> npt.NDArray[Any]:

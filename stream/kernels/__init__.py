@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 SWITCH = "RESEGMENT_KERNELS"
 
 try:
-    from stream.kernels import encode, events, index, plan, records, table, templates
+    from stream.kernels import encode, events, forest, index, plan, records, table, templates, users
 except ImportError:
     _built = False
 else:
@@ -47,4 +47,17 @@ def tell() -> None:
         )
 
 
-__all__ = ["built", "encode", "events", "index", "on", "plan", "records", "table", "tell", "templates"]
+__all__ = [
+    "built",
+    "encode",
+    "events",
+    "forest",
+    "index",
+    "on",
+    "plan",
+    "records",
+    "table",
+    "tell",
+    "templates",
+    "users",
+]

@@ -22,6 +22,7 @@ cdef enum:
     MOST_FIELDS = 32
     MOST_TYPES = 32
     NAME_BYTES = 32
+    NAME_WORDS = 4
     # A whole number of so many digits is exact in a float, and so is the power of ten that divides it: the quotient is
     # the nearest float, which is what every JSON parser gives (W. Clinger, "How to Read Floating Point Numbers
     # Accurately", 1990).
@@ -39,6 +40,10 @@ KINDS = {
 cdef struct Field:
     unsigned char name[NAME_BYTES]
     int name_length
+    # The name and the quote behind it as words, and which of their bits count.
+    u64 words[NAME_WORDS]
+    u64 masks[NAME_WORDS]
+    int word_count
     int kind
     bint nullable
     bint above
@@ -255,6 +260,7 @@ cdef class Reader:
         self.slots = 0
         for i, (name, kind, having, needing, nullable, least, most, above, slot) in enumerate(fields):
             self._name(name, self.fields[i].name, &self.fields[i].name_length)
+            self._words(name, &self.fields[i])
             self.fields[i].kind = KINDS[kind]
             self.fields[i].nullable = nullable
             self.fields[i].above = above
@@ -277,6 +283,18 @@ cdef class Reader:
             raise ValueError(f"{name!r} is too long")
         memcpy(out, <Bytes>encoded, len(encoded))
         length[0] = len(encoded)
+
+    cdef _words(self, str name, Field* field):
+        """What `_is` compares; no words for a name that is too long for it, or could stand in JSON in another way."""
+        quoted = name.encode() + b'"'
+        field.word_count = 0
+        if len(quoted) > NAME_BYTES or not (name.isascii() and name.isidentifier()):
+            return
+        field.word_count = (len(quoted) + 7) // 8
+        for i in range(field.word_count):
+            part = quoted[8 * i : 8 * i + 8]
+            field.words[i] = int.from_bytes(part, "little")
+            field.masks[i] = int.from_bytes(b"\xff" * len(part), "little")
 
     def read(
         self,
@@ -362,6 +380,15 @@ cdef class Reader:
                 return i
         return -1
 
+    cdef inline bint _is(self, int which, Bytes name) noexcept nogil:
+        """Whether the field of that number is named here; NAME_BYTES can be read."""
+        cdef Field* field = &self.fields[which]
+        cdef u64 odd = 0
+        cdef int i
+        for i in range(field.word_count):
+            odd |= (read64(name + 8 * i) ^ field.words[i]) & field.masks[i]
+        return field.word_count and not odd
+
     cdef inline int _tag(self, Bytes name, Py_ssize_t length) noexcept nogil:
         cdef int i
         for i in range(self.tag_count):
@@ -374,10 +401,13 @@ cdef class Reader:
     ) noexcept nogil:
         """One event; False where it is not plain. `guess` holds which field came at each place the last time."""
         cdef unsigned int seen = 0, allowed = 0xFFFFFFFFu, bit
-        cdef int place = 0, which, length
+        cdef int place = 0, which
         cdef Field* field
         cdef Bytes start
         event.tag = -1
+        event.time = 0
+        event.user = event.id = at
+        event.user_length = event.id_length = 0
         event.hashed = 0
         event.currency = 0
         at = space(at, end)
@@ -389,10 +419,8 @@ cdef class Reader:
                 return False
             start = at + 1
             which = guess[place]
-            field = &self.fields[which]
-            length = field.name_length
-            if end - start > length and start[length] == c'"' and memcmp(start, field.name, length) == 0:
-                at = start + length
+            if end - start >= NAME_BYTES and self._is(which, start):
+                at = start + self.fields[which].name_length
             else:
                 at = closing(start, end)
                 if at == NULL:
@@ -401,12 +429,12 @@ cdef class Reader:
                 if which < 0:
                     return False
                 guess[place] = which
-                field = &self.fields[which]
             place += 1
             bit = 1u << which
             if seen & bit:
                 return False
             seen |= bit
+            field = &self.fields[which]
             allowed &= field.types
             at = space(at + 1, end)
             if at >= end or at[0] != c":":

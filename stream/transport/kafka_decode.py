@@ -1,4 +1,4 @@
-"""The records of a v2 batch as columns, by a compiled kernel or numpy where there are many, by a loop where few.
+"""The records of v2 batches as columns, by a compiled kernel; or without it by numpy where many, by a loop where few.
 
 Format: https://kafka.apache.org/documentation/#recordbatch. A batch that is not laid out as it says is left to the
 client's own decoder, which knows what to refuse.
@@ -6,11 +6,13 @@ client's own decoder, which knows what to refuse.
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import zstandard
 from kafka.errors import CorruptRecordError
 
 from stream import kernels
@@ -18,7 +20,12 @@ from stream.transport.base import Headers
 from stream.transport.records import RecordColumns
 from stream.transport.spans import Ints, Spans
 
+_FIELDS = 6
 _VARINT_BITS = 64
+_LARGEST_WINDOW = 8 << 20
+"""Bytes that a frame may make the decompressor keep: what every level below the last three is content with."""
+_LARGEST_CONTENT = 64 << 20
+"""Bytes that are set aside because a frame says so, before anything of it was seen."""
 
 
 class Rows:
@@ -32,6 +39,9 @@ class Rows:
         self.keys: list[bytes | None] = []
         self.values: list[bytes | None] = []
         self.headers: list[Headers] = []
+
+    def __len__(self) -> int:
+        return len(self.offsets)
 
     def read(self, batch: Any) -> bool:
         """Add the records of a v2 batch; or none, and False, where its bytes are not what the format says."""
@@ -83,56 +93,121 @@ class Rows:
         )
 
 
+class _Context(threading.local):
+    """A thread's decompressor: the client makes one for every batch, at the cost of 16 KB of content."""
+
+    def __init__(self) -> None:
+        self.zstd = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+
+
+_context = _Context()
+
+
 def _body(batch: Any) -> bytes:
     """The records of a v2 batch, decompressed."""
+    if batch._pos and batch.compression_type == batch.CODEC_ZSTD:
+        data = _inflated(memoryview(batch._buffer)[batch._pos :])
+        if data is not None:
+            return data
     iter(batch)
     return bytes(batch._buffer) if batch._pos == 0 else bytes(memoryview(batch._buffer)[batch._pos :])
 
 
-def read_many(tp: Any, batch: Any) -> RecordColumns | None:
-    """All records of a v2 batch, field by field; None where its bytes are not what the format says."""
-    data = _body(batch)
+def _inflated(data: memoryview) -> bytes | None:
+    """What zstd compressed, of any number of frames; None where the client's own code is to have a look at it."""
+    zstd = _context.zstd
     try:
-        found = (_compiled if kernels.on() else _by_fields)(data, batch.records_count)
-    except (IndexError, ValueError):
+        if 0 <= zstandard.frame_content_size(data) <= _LARGEST_CONTENT:
+            found: bytes = zstd.decompress(data, allow_extra_data=False)
+        else:
+            # Java's client does not say how much it is.
+            with zstd.stream_reader(data, read_across_frames=True) as reader:
+                found = reader.read()
+    except zstandard.ZstdError:
         return None
-    if found is None:
-        return None
-    count = len(found.offsets)
-    return RecordColumns(
-        tp.topic,
-        tp.partition,
-        batch.base_offset + found.offsets,
-        np.full(count, batch.max_timestamp) if batch.timestamp_type else batch.first_timestamp + found.timestamps,
-        found.keys,
-        found.values,
-        found.headers,
-    )
+    return found
 
 
-class _Found(NamedTuple):
-    """The fields of all records of a batch; offsets and timestamps are relative to the batch's first."""
+class Bodies:
+    """The records of whole batches, each read in one go, which together become one part."""
 
-    offsets: Ints
-    timestamps: Ints
-    keys: Spans
-    values: Spans
-    headers: list[Headers] | None
+    __slots__ = ("_bodies", "_count", "_fields", "_headers")
+
+    def __init__(self) -> None:
+        self._bodies: list[bytes] = []
+        self._fields: list[Ints] = []
+        self._headers: list[list[Headers] | None] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, batch: Any) -> bool:
+        """As `Rows.read`."""
+        data, count = _body(batch), batch.records_count
+        try:
+            found = (_compiled if kernels.on() else _by_fields)(data, count)
+        except (IndexError, ValueError):
+            return False
+        if found is None:
+            return False
+        fields, headers = found
+        if batch.timestamp_type:
+            fields[0] = batch.max_timestamp
+        else:
+            fields[0] += batch.first_timestamp
+        fields[1] += batch.base_offset
+        self._bodies.append(data)
+        self._fields.append(fields)
+        self._headers.append(headers)
+        self._count += count
+        return True
+
+    def columns(self, tp: Any) -> RecordColumns:
+        """As columns, of at least one batch; keys and values lie in one buffer."""
+        fields = self._fields[0]
+        if len(self._fields) > 1:
+            fields = np.concatenate(self._fields, axis=1)
+            sizes = list(map(len, self._bodies))
+            shifts = np.repeat(np.cumsum(sizes) - sizes, [each.shape[1] for each in self._fields])
+            fields[2] += shifts
+            fields[4] += shifts
+        headers: list[Headers] | None = None
+        if any(each is not None for each in self._headers):
+            headers = []
+            for each, own in zip(self._fields, self._headers, strict=True):
+                headers += [()] * each.shape[1] if own is None else own
+        data = b"".join(self._bodies)  # the same object, where it is one
+        timestamps, offsets, keys, key_lengths, values, value_lengths = fields[:_FIELDS]
+        return RecordColumns(
+            tp.topic,
+            tp.partition,
+            offsets,
+            timestamps,
+            Spans(data, keys, key_lengths),
+            Spans(data, values, value_lengths),
+            headers,
+        )
+
+
+_Found = tuple[Ints, list[Headers] | None]
+"""The fields of all n records of a batch, (at least six, n): timestamps and offsets, relative to the batch's first,
+then starts and lengths of keys, and of values. And the headers, None where no record has any."""
 
 
 def _compiled(data: bytes, count: int) -> _Found | None:
-    """By the compiled kernel. Raises ValueError and IndexError as `_by_fields`."""
-    places = np.empty((8, max(count, 0)), np.int64)
-    kind = kernels.records.read(data, count, places)
+    """By the compiled kernel; None where the bytes are wrong. Raises ValueError and IndexError as `_by_fields`."""
+    if not 0 < count <= len(data):
+        return None
+    fields = np.empty((8, count), np.int64)
+    kind = kernels.records.read(data, count, fields)
     if kind < 0:
         return None
-    timestamps, offsets, keys, key_lengths, values, value_lengths, headers, ends = places
-    read = _all_headers(data, headers, ends) if kind else None
-    return _Found(offsets, timestamps, Spans(data, keys, key_lengths), Spans(data, values, value_lengths), read)
+    return fields, _all_headers(data, fields[6], fields[7]) if kind else None
 
 
 def _by_fields(data: bytes, count: int) -> _Found | None:
-    """By numpy, one field of all records at a time. Raises ValueError and IndexError where the bytes are wrong."""
+    """By numpy, one field of all records at a time. Raises ValueError and IndexError where the bytes are wrong, too."""
     raw = np.frombuffer(data, np.uint8)
     starts, ends = _frame(data, count)
     # A record begins with its length, which is not negative, and one byte of attributes, of which none are defined.
@@ -148,7 +223,7 @@ def _by_fields(data: bytes, count: int) -> _Found | None:
         headers = _all_headers(data, at, np.array(ends, np.int64))
     elif not np.array_equal(at + 1, ends):
         return None
-    return _Found(offsets, timestamps, Spans(data, keys, key_lengths), Spans(data, values, value_lengths), headers)
+    return np.stack([timestamps, offsets, keys, key_lengths, values, value_lengths]), headers
 
 
 def _all_headers(data: bytes, starts: Ints, ends: Ints) -> list[Headers]:

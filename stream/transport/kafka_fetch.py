@@ -23,7 +23,8 @@ from kafka.errors import CorruptRecordError
 from kafka.protocol.consumer import IsolationLevel
 from kafka.record.default_records import DefaultRecordBatch
 
-from stream.transport.kafka_decode import Rows, read_many
+from stream import kernels
+from stream.transport.kafka_decode import Bodies, Rows
 from stream.transport.records import RecordColumns, join
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ _METHODS = (
 ANSWER_MS = 5
 """So long a broker may take to answer with what it has; on one machine it takes one to three."""
 _FEW = 48
-"""Below so many records in a batch the fixed cost of numpy is more than that of a loop."""
+"""Below so many records in a batch the fixed cost of numpy is more than that of a loop. The kernel has none."""
 _PART = 500
 """Small batches are put together until they are so many records."""
 
@@ -65,7 +66,8 @@ def supported() -> bool:
         return False
     parameters = tuple(inspect.signature(part.__init__).parameters)[1:]
     slots = getattr(DefaultRecordBatch, "__slots__", ())
-    return parameters == _PARAMETERS and "_buffer" in slots and "_pos" in slots
+    codec = hasattr(DefaultRecordBatch, "CODEC_ZSTD") and hasattr(DefaultRecordBatch, "compression_type")
+    return parameters == _PARAMETERS and "_buffer" in slots and "_pos" in slots and codec
 
 
 def install(consumer: Any) -> bool:
@@ -193,32 +195,37 @@ class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
     ) -> Iterator[tuple[int, RecordColumns]]:
         """(Leader epoch, columns) in order, never empty: what the client's own class would give record by record."""
         assert key_deserializer is None and value_deserializer is None
-        rows = Rows()
+        few = 1 if kernels.on() else _FEW
+        pending: Rows | Bodies = Rows()
         epoch = -1
         try:
             for batch in self._visible(tp, records):
                 # Many small batches make one part.
                 now = batch.leader_epoch if batch.magic == 2 else -1
-                if rows.offsets and (now != epoch or len(rows.offsets) >= _PART):
-                    yield from self._part(epoch, rows.columns(tp))
-                    rows = Rows()
-                epoch, columns = now, None
-                if batch.magic == 2 and batch.records_count >= _FEW:
-                    columns = read_many(tp, batch)
-                if columns is not None:
-                    if rows.offsets:
-                        yield from self._part(epoch, rows.columns(tp))
-                        rows = Rows()
-                    yield from self._part(epoch, columns)
-                elif batch.magic != 2 or not rows.read(batch):
+                if len(pending) and (now != epoch or len(pending) >= _PART):
+                    yield from self._part(epoch, pending.columns(tp))
+                    pending = Rows()
+                epoch = now
+                if batch.magic == 2 and batch.records_count >= few:
+                    bodies = pending if isinstance(pending, Bodies) else Bodies()
+                    if bodies.read(batch):
+                        if bodies is not pending and len(pending):
+                            yield from self._part(epoch, pending.columns(tp))
+                        pending = bodies
+                        continue
+                rows = pending if isinstance(pending, Rows) else Rows()
+                if rows is not pending:
+                    yield from self._part(epoch, pending.columns(tp))
+                    pending = rows
+                if batch.magic != 2 or not rows.read(batch):
                     self._read_plainly(tp, batch, rows)
         except Exception:
-            if rows.offsets:
-                yield from self._part(epoch, rows.columns(tp))
+            if len(pending):
+                yield from self._part(epoch, pending.columns(tp))
             self.next_fetch_offset = max(self.next_fetch_offset, self._passed)
             raise
-        if rows.offsets:
-            yield from self._part(epoch, rows.columns(tp))
+        if len(pending):
+            yield from self._part(epoch, pending.columns(tp))
         if self._last is not None and self._last.magic == 2:
             # The last offset of a batch stays when compaction takes its record: so the next fetch gets beyond it.
             self.next_fetch_offset = self._last.next_offset

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -120,29 +120,6 @@ def join(parts: Sequence[RecordColumns]) -> RecordColumns:
         values,
         headers,
     )
-
-
-class Chosen(Sequence[Record]):
-    """Some of `records`, by `positions` (m,); made one by one when they are asked for."""
-
-    __slots__ = ("_positions", "_records")
-
-    def __init__(self, records: Sequence[Record], positions: npt.NDArray[Any]) -> None:
-        self._records = records
-        self._positions = positions
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    @overload
-    def __getitem__(self, at: int) -> Record: ...
-    @overload
-    def __getitem__(self, at: slice) -> Chosen: ...
-    def __getitem__(self, at: int | slice) -> Record | Chosen:
-        """One record, or a choice of some."""
-        if isinstance(at, slice):
-            return Chosen(self._records, self._positions[at])
-        return self._records[int(self._positions[at])]
 
 
 def taken(records: Sequence[Record], positions: npt.NDArray[np.integer]) -> Sequence[Record]:

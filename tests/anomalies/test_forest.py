@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from river import anomaly, datasets
 from sklearn.metrics import roc_auc_score
 
+from stream import kernels
 from stream.anomalies.forest import Forest, ForestSettings
 from stream.anomalies.training import Trainer, from_river, to_river, untrained
 from stream.segments.scaling import Feature, Scaler
+
+pytestmark = pytest.mark.usefixtures("either_kernels")
 
 FloatArray = NDArray[np.float64]
 
@@ -151,3 +154,71 @@ def test_shuttle_auc_and_equality() -> None:
     assert roc_auc_score(label, score) >= 0.99
     some = np.random.default_rng(8).choice(len(z), 500, replace=False)
     assert np.array_equal(score[some], river_scores(to_river(forest), z[some]))
+
+
+# The compiled kernel
+
+needs_kernels = pytest.mark.skipif(not kernels.built(), reason="the kernels are not compiled here")
+
+
+@needs_kernels
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(0, 300),
+    trees=st.integers(1, 9),
+    height=st.integers(1, 7),
+    width=st.integers(1, 6),
+    odd=st.lists(st.floats(), max_size=20),
+)
+def test_the_kernel_gives_the_same_bits(
+    seed: int, rows: int, trees: int, height: int, width: int, odd: list[float]
+) -> None:
+    """For any trees and masses, not only for those that learning makes, and for any numbers."""
+    rng = np.random.default_rng(seed)
+    inner = 2**height - 1
+    forest = Forest(
+        window_size=int(rng.integers(1, 1000)),
+        feature=rng.integers(0, width, (trees, inner)).astype(np.int16),
+        threshold=rng.normal(size=(trees, inner)),
+        mass=rng.integers(0, 2**31, (trees, 2 * inner + 1)).astype(np.int32),
+        live=rng.integers(0, 3, (trees, 2 * inner + 1)).astype(np.int32),
+    )
+    z = rng.choice([*odd, np.nan, *forest.threshold.ravel()[:50], *rng.normal(size=50)], size=(rows, width))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "_on", False)
+        plain = forest.score(z)
+        patch.setattr(kernels, "_on", True)
+        assert forest.score(z).tobytes() == plain.tobytes()
+        assert forest.score(np.asfortranarray(z)).tobytes() == plain.tobytes()
+
+
+@needs_kernels
+def test_trees_that_do_not_fit_are_refused() -> None:
+    good: dict[str, Any] = {
+        "z": np.zeros((2, 3)),
+        "feature": np.full((4, 7), 2, np.int16),
+        "threshold": np.zeros((4, 7)),
+        "missing_right": np.zeros(28, np.uint8),
+        "worth": np.zeros(32),
+        "out": np.zeros(2),
+    }
+    kernels.forest.collect(*good.values())
+    wrong: dict[str, list[Any]] = {
+        "z": [np.zeros((2, 2)), np.zeros((3, 3)), np.zeros((2, 0))],
+        "feature": [
+            np.full((4, 7), 3, np.int16),
+            np.full((4, 7), -1, np.int16),
+            np.full((4, 6), 2, np.int16),
+            np.full((4, 0), 2, np.int16),
+            np.full((5, 7), 2, np.int16),
+        ],
+        "threshold": [np.zeros((4, 6)), np.zeros((3, 7))],
+        "missing_right": [np.zeros(27, np.uint8)],
+        "worth": [np.zeros(31)],
+        "out": [np.zeros(1), np.zeros(3)],
+    }
+    for name, arrays in wrong.items():
+        for array in arrays:
+            with pytest.raises(ValueError):
+                kernels.forest.collect(*(good | {name: array}).values())

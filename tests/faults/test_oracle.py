@@ -80,8 +80,8 @@ def state_off_by_a_bit(memory: MemoryTransport, config: Config) -> None:
     arrays = population.table._arrays
     group = next(at for at, group in enumerate(config.layout().groups) if group.dtype == np.float32)
     arrays[group].view("u4")[0, 0] ^= 1
-    users = [population.table.user_ids[0]]
-    payload = pack_rows(config.layout(), population.table.stream_time, users, [array[:1] for array in arrays])
+    table = population.table
+    payload = pack_rows(config.layout(), table.stream_time, table.user_ids, arrays, np.arange(1))
     (frame,) = changelog.frame(0, StateDelta(payload, deltas[-1][0]), {topics.EVENTS: offset})
     log = memory.logs[where]
     log.append(Stored(*where, len(log), 0, None, frame.value))

@@ -289,6 +289,28 @@ def test_outputs_without_room_are_refused() -> None:
         reader.read(values.data, values.starts, values.lengths, None, None, None, 1 << 20, *room, *wide)
 
 
+def test_fields_are_known_by_their_whole_name() -> None:
+    """Of any length up to the longest; wherever in the event they stand, so that its end may be near."""
+    names = ["type", *("n" * length for length in (1, 7, 8, 9, 15, 16, 23, 24, 30, 31, 32))]
+    fields: list[Any] = [(name, "label", ["click"], [], False, 0, 99, False, 0) for name in names[1:]]
+    tag = ("type", "tag", ["click"], ["click"], False, 1, 9, False, 0)
+    reader = kernels.events.Reader(["click"], [tag, *fields])
+    values, good = [], []
+    for name in [*names[1:], "n" * 2, "n" * 14, "n" * 33, "m" * 8, "n" * 7 + "m", "n" * 15 + "m", "m" + "n" * 15, ""]:
+        for event in ({name: "v"}, {name: "v" * 40}, {"type": "click", name: ""}, {name: "v", "type": "click"}):
+            for _ in range(2):  # the second time the field is expected where it is
+                values.append(orjson.dumps({"type": "click"} | event if "type" not in event else event))
+                good.append(name in names)
+    spans, count = packed(values), len(values)
+    outputs: list[Any] = [np.empty(count, kind) for kind in (np.int32, np.int8, np.int64)]
+    outputs += [np.empty((0, count)), np.empty((2, count), np.uint64), np.empty((4, count), np.int64)]
+    outputs.append(np.empty(count, np.int32))
+    taken = reader.read(spans.data, spans.starts, spans.lengths, None, None, None, 1 << 20, *outputs)
+    assert outputs[0][:taken].tolist() == np.flatnonzero(good).tolist()
+    with pytest.raises(ValueError, match="too long"):
+        kernels.events.Reader(["click"], [("n" * 33, *tag[1:])])
+
+
 @pytest.mark.parametrize(
     "annotation",
     [

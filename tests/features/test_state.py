@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream import kernels
 from stream.features.layout import NEVER, Extra, Layout, compile_layout
 from stream.features.spec import DEFAULT_FEATURES, parse_features
 from stream.features.state import StateError
@@ -149,3 +150,51 @@ def test_what_cannot_be_read_is_refused_and_changes_nothing() -> None:
 def test_users_who_did_little_pack_small() -> None:
     table = filled(compile_layout(DEFAULT_FEATURES), users=1000)
     assert len(table.pack(np.arange(1000))) < 1000 * table.layout.bytes_per_user / 4
+
+
+# The compiled kernel
+
+needs_kernels = pytest.mark.skipif(not kernels.built(), reason="the kernels are not compiled here")
+IDS = st.text(min_size=1, max_size=9) | st.text("abz019-", min_size=1, max_size=128)
+
+
+@needs_kernels
+@given(st.lists(IDS, min_size=1, max_size=70, unique=True), st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None)
+def test_the_kernel_packs_the_same_bytes(user_ids: list[str], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    table = UserTable(compile_layout(DEFAULT_FEATURES, (Extra("a", "i1"), Extra("b", "<u2"))))
+    table.apply(to_batch([Event(user_id, "1", "click", START) for user_id in user_ids]))
+    for array in table._arrays:
+        array.view(np.uint8)[:] = rng.integers(0, 256, array.view(np.uint8).shape)
+    rows = rng.permutation(len(table))[: rng.integers(0, len(table) + 1)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "_on", False)
+        plain = table.pack(rows)
+        patch.setattr(kernels, "_on", True)
+        assert table.pack(rows) == table.pack(rows.astype(np.int32)) == plain
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["größe", "\ud800", "😀", "a" * 65_536])
+def test_ids_that_the_kernel_leaves_alone(name: str) -> None:
+    assert kernels.users.ids(["u", name], np.array([0, 1])) is None
+    assert kernels.users.ids(["u", name], np.array([0, 0])) == (b"\x01\x00" * 2, b"uu")
+
+
+@needs_kernels
+def test_rows_and_sizes_that_do_not_fit_are_refused() -> None:
+    users = kernels.users
+    for row in (-1, 2, 2**62, -(2**63)):
+        with pytest.raises(ValueError, match="no row"):
+            users.ids(["a", "b"], np.array([0, row]))
+        with pytest.raises(ValueError, match="no row"):
+            users.columns(np.zeros((2, 8), np.uint8), np.array([0, row]), 4, np.empty(16, np.uint8))
+    for size in (0, -1, 3, 8, 16):
+        with pytest.raises(ValueError, match="do not hold"):
+            users.columns(np.zeros((2, 4), np.uint8), np.array([0]), size, np.empty(4, np.uint8))
+    for room in (0, 3, 5):
+        with pytest.raises(ValueError, match=f"out has {room}"):
+            users.columns(np.zeros((2, 4), np.uint8), np.array([0]), 4, np.empty(room, np.uint8))
+    users.columns(np.zeros((0, 4), np.uint8), np.empty(0, np.int64), 4, np.empty(0, np.uint8))
+    assert users.ids([], np.empty(0, np.int64)) == (b"", b"")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecordsBuilder
 
 from stream import kernels
-from stream.transport.kafka_decode import _by_fields, _compiled, _Found
+from stream.transport.kafka_decode import _by_fields, _compiled
+from stream.transport.spans import Spans
 from tests.features.guarded import Guarded
 
 if not kernels.built():
@@ -41,18 +44,17 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-def outcome(found: _Found | None) -> object:
-    if found is None:
-        return None
-    numbers = (found.offsets.tolist(), found.timestamps.tolist())
-    return numbers, list(found.keys), list(found.values), found.headers or [()] * len(found.offsets)
-
-
-def tried(read: object, data: bytes, count: int) -> object:
+def tried(read: Callable[[bytes, int], Any], data: bytes, count: int) -> object:
+    """Timestamps, offsets, keys, values and headers; None where the bytes are refused."""
     try:
-        return outcome(read(data, count))  # type: ignore[operator]
+        found = read(data, count)
     except (IndexError, ValueError):
         return None
+    if found is None:
+        return None
+    (timestamps, offsets, keys, key_lengths, values, value_lengths), headers = found[0][:6], found[1]
+    contents = list(Spans(data, keys, key_lengths)), list(Spans(data, values, value_lengths))
+    return timestamps.tolist(), offsets.tolist(), *contents, headers or [()] * count
 
 
 def test_both_kernels_find_the_same_places() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from kafka.consumer.fetcher import Fetcher
@@ -212,6 +214,70 @@ def test_damage_that_no_checksum_shows_is_found_where_the_client_finds_it(batche
     ours = read(ColumnRecords, damaged, aborted, [None, None])
     # With the records before the damage the client already tells the epoch of the damaged batch.
     assert [taken[:3] for taken in ours[:-1]] == [taken[:3] for taken in theirs[:-1]]
+
+
+def with_body(raw: bytes, body: bytes) -> bytes:
+    """The batch with these bytes for its compressed records."""
+    batch = bytearray(raw[: DefaultRecordBatch.HEADER_STRUCT.size]) + body
+    batch[8:12] = struct.pack(">i", len(batch) - 12)
+    batch[22] |= ZSTD
+    sign(batch)
+    return bytes(batch)
+
+
+def streamed(body: bytes, **how: Any) -> bytes:
+    """A frame that does not say how large its content is, as Java's client writes them."""
+    compressor = zstandard.ZstdCompressor(**how).compressobj()
+    return bytes(compressor.compress(body) + compressor.flush())
+
+
+WIDE = zstandard.ZstdCompressionParameters.from_level(3, window_log=25)
+
+
+@pytest.mark.parametrize("rows", [3, 300])
+@pytest.mark.parametrize(
+    "compress",
+    [
+        zstandard.compress,
+        streamed,
+        zstandard.ZstdCompressor(write_checksum=True).compress,
+        # More than one frame, in any order; one that wants a window of 32 MB.
+        lambda body: zstandard.compress(body[:30]) + zstandard.compress(body[30:]),
+        lambda body: streamed(body[:30]) + zstandard.compress(body[30:]),
+        lambda body: zstandard.compress(b"") + zstandard.compress(body),
+        lambda body: streamed(body, compression_params=WIDE),
+        # Damaged: cut short, with more behind it, of fewer bytes than it says, and nothing at all.
+        lambda body: streamed(body)[:-4],
+        lambda body: zstandard.compress(body)[:-1],
+        lambda body: zstandard.compress(body) + b"more",
+        lambda body: zstandard.compress(body + b"more"),
+        lambda body: zstandard.compress(body[:-1]),
+        lambda body: b"",
+        lambda body: zstandard.compress(b""),
+        lambda body: body,
+        # A size of a terabyte that is not there.
+        lambda body: b"\x28\xb5\x2f\xfd\xc0\x58" + (1 << 40).to_bytes(8, "little") + b"\x01\x00\x00",
+    ],
+)
+def test_any_frames_are_decompressed_as_the_client_does_it(rows: int, compress: Callable[[bytes], bytes]) -> None:
+    good, _, begins = log([Batch(tuple((n, b"k", b"v" * n, []) for n in range(rows)))] * 2)
+    raw = good[: begins[1]]
+    data = with_body(raw, compress(raw[DefaultRecordBatch.HEADER_STRUCT.size :])) + good[begins[1] :]
+    theirs = read(Fetcher.PartitionRecords, data, [], [None, None])
+    assert read(ColumnRecords, data, [], [None, None]) == theirs
+
+
+@pytest.mark.parametrize("count", [2**31 - 1, 2**20, 301, 299, 0, -1])
+def test_a_wrong_number_of_records_is_found_where_the_client_finds_it(count: int) -> None:
+    """Nothing is set aside for records that cannot be there."""
+    good, _, begins = log([Batch(tuple((n, b"k", b"v", []) for n in range(300)))] * 2)
+    damaged = bytearray(good[begins[1] :])
+    damaged[57:61] = struct.pack(">i", count)
+    sign(damaged)
+    data = good[: begins[1]] + bytes(damaged)
+    # The client gives the records before it finds that there are none left, or too many: we give whole batches.
+    theirs, ours = (read(kind, data, [], [None, None]) for kind in (Fetcher.PartitionRecords, ColumnRecords))
+    assert ours[1:] == theirs[1:] and ours[0][:3] == theirs[0][:3]
 
 
 @pytest.mark.parametrize("rows", [3, 300])

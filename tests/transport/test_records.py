@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.transport.records import (
-    Chosen,
     ReadRecord,
     RecordColumns,
     join,
@@ -63,13 +62,6 @@ def test_each_column_is_that_of_the_records_one_by_one(records: list[ReadRecord]
 @given(st.lists(RECORDS, min_size=1, max_size=4))
 def test_parts_joined_are_their_records_in_order(parts: list[list[ReadRecord]]) -> None:
     assert list(join([columns(part) for part in parts])) == [record for part in parts for record in part]
-
-
-def test_a_choice_makes_the_records_that_are_asked_for() -> None:
-    records = [ReadRecord("t", 3, at, at, None, b"", ()) for at in range(5)]
-    chosen = Chosen(columns(records), np.array([4, 0, 2]))
-    assert list(chosen) == [records[4], records[0], records[2]]
-    assert list(chosen[1:]) == [records[0], records[2]]
 
 
 def test_another_name_of_the_topic_changes_nothing_else() -> None:
