@@ -79,15 +79,24 @@ def under_load(arena: Arena, prefix: str, rate: float, seconds: float, users: in
     """Put a load on what runs; samples of the last `seconds`, after a quarter as many that do not count."""
     warm = seconds / 4
     duration = warm + seconds
+    command = module("benchmarks.load", arena.cluster.bootstrap, prefix, rate, duration, users, arena.seed)
+    sender = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert sender.stdout is not None
+    if not (line := sender.stdout.readline()):
+        sys.exit(f"the load did not start: exit code {sender.wait()}")
+    began = float(json.loads(line)["began"])
+    watched = began - time.time() + duration + 2.0
     watcher = subprocess.Popen(
-        module("benchmarks.watch", arena.cluster.bootstrap, prefix, duration + 2.0), stdout=subprocess.PIPE, text=True
+        module("benchmarks.watch", arena.cluster.bootstrap, prefix, watched), stdout=subprocess.PIPE, text=True
     )
     assert watcher.stdout is not None and watcher.stdout.readline() == "ready\n"
-    began = time.time() * 1000
-    command = module("benchmarks.load", arena.cluster.bootstrap, prefix, rate, duration, users, arena.seed)
-    sent = subprocess.run(command, capture_output=True, text=True, check=True)
+    if time.time() > began:
+        sys.exit("the reader of changes was not there when the load began")
+    sent = json.loads(sender.communicate()[0])
+    if sender.returncode != 0:
+        sys.exit(f"the load ended with {sender.returncode}")
     seen = [Sample(*one) for one in json.loads(watcher.communicate()[0])]
-    return Trial([one for one in seen if one.due > began + warm * 1000], json.loads(sent.stdout))
+    return Trial([one for one in seen if one.due > (began + warm) * 1000], sent)
 
 
 def sweeping(bootstrap: str, prefix: str, users: int, interval: str) -> None:

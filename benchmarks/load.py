@@ -1,55 +1,166 @@
 """Open-loop load: events at a fixed rate, whatever becomes of them.
 
 `python -m benchmarks.load BOOTSTRAP PREFIX RATE SECONDS USERS SEED`. An event's time is the instant at which it was
-due, so a producer or broker that falls behind makes latencies longer and not fewer. Prints how many were sent, and by
-how much the last ones were late.
+due, so a producer or broker that falls behind makes latencies longer and not fewer. What is measured shares its cores
+with the load, which should take as little of them as it can: all batches are encoded and compressed before the load
+begins, and then only sent, one for each partition every hundredth of a second. Prints when it will begin (epoch
+seconds), and at the end how many were sent, and by how much the last ones were late.
 """
 
 from __future__ import annotations
 
 import json
+import struct
 import sys
 import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
+from kafka.producer import KafkaProducer
+from kafka.protocol.producer import ProduceRequest
+from kafka.record.default_records import DefaultRecordBatchBuilder
+from kafka.record.util import calc_crc32c
+from kafka.structs import TopicPartition
 
+from benchmarks.arena import PARTITIONS
 from benchmarks.contestants import kafka_settings
 from benchmarks.workload import SHARES, TYPES, ZIPF, details, user_name
 from schemas.topics import EVENTS
 from stream.config import load
 from stream.transport.base import OutRecord
+from stream.transport.kafka_encode import encode, seal
+from stream.transport.kafka_exchange import Exchange, check
+from stream.transport.murmur2 import partitions_of
 
 _TICK_S = 0.01
 _VARIETY = 500_000
-"""Events that are written down before the load begins, but for their number and time; then they come again. What is
-measured shares its cores with the load, which should take as little of them as it can."""
+"""Events that are made up, but for their number and time; then they come again."""
+_START_S = 4.0
+"""From the last batch that is encoded to the first one that is sent: who reads must be there by then."""
+_LARGEST = 1 << 20
+_ATTRIBUTES_AT, _TRANSACTIONAL = 22, 0x10
+_CRC_AT, _SIGNED_FROM = 17, 21
+
+Tick = list[tuple[int, bytes]]
+"""What is sent at once: partition and batch."""
+
+
+class Load:
+    """The batches of a load. Parameters: events a second, how many, of how many users, and the seed."""
+
+    def __init__(self, rate: float, total: int, users: int, seed: int) -> None:
+        self._rate = rate
+        self._total = total
+        self._written = _write(min(total, _VARIETY), users, seed)
+        self._partitions = partitions_of([key for key, _ in self._written], PARTITIONS)
+
+    def ticks(self, began: float, stop: int | None = None) -> list[Tick]:
+        """All of them, or the first `stop`, of a load that begins at an instant (epoch seconds)."""
+        count = int(np.ceil(self._total / self._rate / _TICK_S))
+        bounds = np.minimum(np.arange(count + 1) * _TICK_S * self._rate, self._total).astype(np.int64).tolist()
+        pairs = list(pairwise(bounds))[:stop]
+        return [self._tick(began, start, end) for start, end in pairs]
+
+    def _tick(self, began: float, start: int, end: int) -> Tick:
+        numbers = np.arange(start, end)
+        places = numbers % len(self._written)
+        times = ((began + numbers / self._rate) * 1000).astype(np.int64)
+        return [
+            (partition, self._batch(numbers[chosen].tolist(), places[chosen].tolist(), times[chosen].tolist()))
+            for partition in range(PARTITIONS)
+            if (chosen := self._of(places, partition)).any()
+        ]
+
+    def _of(self, places: npt.NDArray[np.int64], partition: int) -> npt.NDArray[np.bool_]:
+        mask: npt.NDArray[np.bool_] = self._partitions[places] == partition
+        return mask
+
+    def _batch(self, numbers: Sequence[int], places: Sequence[int], times: Sequence[int]) -> bytes:
+        records = []
+        for number, place, at in zip(numbers, places, times, strict=True):
+            key, event = self._written[place]
+            records.append(OutRecord(EVENTS, key, event % (number, at), timestamp=at))
+        (encoded,) = encode(records, _LARGEST)
+        sealed = bytearray(seal(encoded, DefaultRecordBatchBuilder.CODEC_ZSTD, -1, -1, -1))
+        # Outside of any transaction.
+        sealed[_ATTRIBUTES_AT] &= ~_TRANSACTIONAL
+        struct.pack_into(">I", sealed, _CRC_AT, calc_crc32c(memoryview(sealed)[_SIGNED_FROM:]))
+        return bytes(sealed)
+
+
+class Sender:
+    """Sends batches to one broker and asks later what became of them."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._topic = topic
+        defaults = KafkaProducer.DEFAULT_CONFIG
+        settings = {name: value for name, value in defaults.items() if not name.startswith(("key_", "value_"))}
+        # As many requests on their way as it takes: an open loop waits for nothing.
+        settings |= {"bootstrap_servers": bootstrap, "max_in_flight_requests_per_connection": 1_000_000}
+        self._exchange = Exchange(settings, 10_000, 0.1)
+        self._ends: list[Callable[[float], None]] = []
+        self._node = self._exchange.run(self._leader, 10.0)
+
+    async def _leader(self) -> int:
+        partitions = [TopicPartition(self._topic, partition) for partition in range(PARTITIONS)]
+        (node,) = await self._exchange.leaders(partitions)
+        return node
+
+    def send(self, tick: Tick) -> None:
+        """Send, and do not wait."""
+        topic = ProduceRequest.TopicProduceData
+        data = [topic.PartitionProduceData(index=partition, records=batch) for partition, batch in tick]
+        request = ProduceRequest(
+            transactional_id=None,
+            acks=-1,
+            timeout_ms=30_000,
+            topic_data=[topic(name=self._topic, partition_data=data)],
+            min_version=3,
+            max_version=9,
+        )
+
+        async def step() -> None:
+            response: Any = await self._exchange.send(request, self._node)
+            check((each.error_code for one in response.responses for each in one.partition_responses), "load")
+
+        self._ends.append(self._exchange.begin(step))
+
+    def close(self) -> None:
+        """Raises what the broker refused."""
+        for end in self._ends:
+            end(30.0)
+        self._exchange.close()
 
 
 def main(bootstrap: str, prefix: str, rate: float, seconds: float, users: int, seed: int) -> None:
     """Send."""
-    config = load(None, {**kafka_settings(bootstrap, prefix), "transport.kafka.linger": 0})
-    transport = config.transport.open()
+    topic = load(None, kafka_settings(bootstrap, prefix)).transport.kafka.topic_prefix + EVENTS
     total = int(rate * seconds)
-    written = _write(min(total, _VARIETY), users, seed)
+    made = Load(rate, total, users, seed)
+    some = int(1 / _TICK_S)
+    started = time.time()
+    made.ticks(0.0, some)
+    began = time.time() + (time.time() - started) * seconds * 1.5 + _START_S
+    ticks = made.ticks(began)
+    sender = Sender(bootstrap, topic)
+    if time.time() > began - _START_S / 2:
+        sys.exit("the load took longer to encode than its first second let expect")
+    print(json.dumps({"began": began}), flush=True)
     sent, late = 0, 0.0
-    began = tick = time.time()
-    while sent < total:
-        due = min(total, int((time.time() - began) * rate))
-        if due > sent:
-            chunk = []
-            for number in range(sent, due):
-                key, event = written[number % len(written)]
-                at = int((began + number / rate) * 1000)
-                chunk.append(OutRecord(EVENTS, key, event % (number, at), timestamp=at))
-            transport.produce(chunk)
-            sent = due
-            late = time.time() - (began + sent / rate)
-        tick = max(tick + _TICK_S, time.time())
-        time.sleep(max(0.0, tick - time.time()))
+    for number, tick in enumerate(ticks, 1):
+        # What is due within a tick is sent at its end.
+        due = began + number * _TICK_S
+        time.sleep(max(0.0, due - time.time()))
+        late = max(0.0, time.time() - due)
+        sender.send(tick)
+        sent += len(tick)
     took = time.time() - began
-    transport.close()
-    print(json.dumps({"sent": sent, "seconds": took, "rate": sent / took, "late": late}))
+    sender.close()
+    print(json.dumps({"sent": total, "seconds": took, "rate": total / took, "late": late}))
 
 
 def _write(count: int, users: int, seed: int) -> list[tuple[bytes, bytes]]:
