@@ -17,7 +17,7 @@ COPY pyproject.toml README.md ./
 COPY schemas ./schemas
 COPY producers ./producers
 COPY stream ./stream
-# An image without the kernels would cost twice the cores: then it is not built.
+# An image without the kernels would cost four times the cores: then it is not built.
 RUN python -m pip install --no-deps --no-build-isolation --no-cache-dir . \
     && cd / && python -c "from stream import kernels; assert kernels.on()" \
     && python -m pip uninstall --yes cython setuptools pip

@@ -4,7 +4,7 @@ VENV := .venv
 KERNELS := $(wildcard stream/kernels/*.pyx stream/kernels/*.pxd)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-TELL := $(BIN)/python -c "from stream import kernels; kernels.built() or print('NO COMPILED KERNELS: there is no working C compiler; all works, at twice the cost an event')"
+TELL := $(BIN)/python -c "from stream import kernels; kernels.built() or print('NO COMPILED KERNELS: there is no working C compiler; all works, at four times the cost an event')"
 
 .PHONY: run test check faults fuzz bench bench-quick lock clean help
 

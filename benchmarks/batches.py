@@ -28,6 +28,7 @@ from schemas.topics import EVENTS
 from stream.transport.base import OutRecord, Record
 from stream.transport.murmur2 import partitions_of
 from stream.transport.records import RecordColumns
+from stream.transport.spans import packed
 
 SIZES = (100, 400, 1_000, 2_000, 5_000)
 COUNT, USERS, WARM = 400_000, 20_000, 50_000
@@ -59,7 +60,12 @@ class Bench:
             times = np.array([row.timestamp for row in some], np.int64)
             offsets = np.arange(self._offset, self._offset + len(some))
             found[partition] = RecordColumns(
-                EVENTS, partition, offsets, times, [row.key for row in some], [row.value for row in some], None
+                EVENTS,
+                partition,
+                offsets,
+                times,
+                packed([row.key for row in some]),
+                packed([row.value for row in some]),
             )
         self._offset += size
         return found

@@ -3,8 +3,8 @@
 `python -m benchmarks.load BOOTSTRAP PREFIX RATE SECONDS USERS SEED`. An event's time is the instant at which it was
 due, so a producer or broker that falls behind makes latencies longer and not fewer. What is measured shares its cores
 with the load, which should take as little of them as it can: all batches are encoded and compressed before the load
-begins, and then only sent, one for each partition every hundredth of a second. Prints when it will begin (epoch
-seconds), and at the end how many were sent, and by how much the last ones were late.
+begins, and then only sent, one for each partition every 5 ms. Prints when it will begin (epoch seconds), and at the
+end how many were sent, and by how much the last ones were late.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from stream.transport.kafka_encode import encode, seal
 from stream.transport.kafka_exchange import Exchange, check
 from stream.transport.murmur2 import partitions_of
 
-_TICK_S = 0.01
+_TICK_S = 0.005
 _VARIETY = 500_000
 """Events that are made up, but for their number and time; then they come again."""
 _START_S = 4.0

@@ -1,12 +1,13 @@
 """Machine instructions of the compiled kernels, counted by valgrind's callgrind, so the same on a busy machine.
 
-`python -m benchmarks.native` prints them, for each event or user. What counts is the calls of `stream.kernels` alone,
-each by itself. The counts depend on the compiler and the processor's extensions, so that they are compared with those
-of the same compiler only (benchmarks/counts.json, `python -m benchmarks.counts`).
+`python -m benchmarks.native` prints them, for each event, user or record, of the kernels of benchmarks/kernels.py. Only
+what `stream.kernels` does counts. The counts depend on the compiler and the processor's extensions, so that they are
+compared with those of the same compiler only (benchmarks/counts.json, `python -m benchmarks.counts`).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,26 +15,18 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from kafka.record.default_records import DefaultRecordBatch
-from kafka.record.memory_records import MemoryRecordsBuilder
-
-from benchmarks.workload import events
 from stream import kernels
-from stream.features import kernel
-from stream.transport.base import OutRecord
-from stream.transport.spans import packed
 
-COUNT = 1_000
-NOW = 1_770_000_000_000
 REPEATS = 3
 """The last call of each counts: the first ones set things up."""
 _PREFIX = "__pyx_pw_6stream_7kernels_"
 """What Cython calls the functions of these modules that Python calls."""
+_MARK = "xxh3"
+"""Called between two kernels, and by none of them."""
 
 
 def compiler() -> str:
@@ -58,37 +51,6 @@ def _wrappers() -> set[str]:
     return set(re.findall(rf"{_PREFIX}\w+", listed.stdout))
 
 
-def calls() -> dict[str, Callable[[], Any]]:
-    """One call of one kernel each, for COUNT units."""
-    made = list(events(COUNT, COUNT, NOW, seed=1))
-    values, keys = packed([record.value for record in made]), packed([record.key for record in made])
-    reader = kernel._reader()
-    flat = [np.empty(COUNT, kind) for kind in (np.int32, np.int8, np.int64)]
-    wide = [
-        np.empty((len(kernel.NUMBERS), COUNT)),
-        np.empty((2, COUNT), np.uint64),
-        np.empty((4, COUNT), np.int64),
-        np.empty(COUNT, np.int32),
-    ]
-    where = (values.data, values.starts, values.lengths, keys.data, keys.starts, keys.lengths)
-    batch, places = _body(made), np.empty((8, COUNT), np.int64)
-    index, rows = kernels.index.Index(list({str(key, "ascii") for key in keys if key})), np.empty(COUNT, np.int64)
-    return {
-        "records": lambda: kernels.records.read(batch, COUNT, places),
-        "events": lambda: reader.read(*where, 1 << 20, *flat, *wide),
-        "find users": lambda: index.find(keys.data, keys.starts, keys.lengths, rows),
-    }
-
-
-def _body(records: Sequence[OutRecord]) -> bytes:
-    """The records of a batch that holds all of them, without its head."""
-    made = MemoryRecordsBuilder(2, 0, 1 << 30)
-    for record in records:
-        made.append(record.timestamp, record.key, record.value, [])
-    made.close()
-    return bytes(made.buffer())[DefaultRecordBatch.HEADER_STRUCT.size :]
-
-
 def counted() -> dict[str, dict[str, Any]]:
     """By kernel, the unit and the `machine` instructions for each. Raises RuntimeError where valgrind fails."""
     with tempfile.TemporaryDirectory(prefix="native-") as directory:
@@ -107,38 +69,57 @@ def counted() -> dict[str, dict[str, Any]]:
         environment = {**os.environ, "PYTHONHASHSEED": "0", kernels.SWITCH: "on"}
         root = Path(__file__).resolve().parents[1]
         done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
-        names = done.stdout.split("\n")[:-1]
-        totals = list(_totals(out))
-        if done.returncode != 0 or not names or len(totals) < REPEATS * len(names):
+        if done.returncode != 0:
             raise RuntimeError(f"counting with valgrind failed:\n{done.stderr[-3000:]}")
-    last = totals[len(totals) - REPEATS * len(names) :][REPEATS - 1 :: REPEATS]
+        units = json.loads(done.stdout.splitlines()[-1])
+        totals = list(_totals(out))
+    if len(totals) != REPEATS * len(units):
+        raise RuntimeError(f"valgrind saw {len(totals)} calls of {len(units)} kernels, {REPEATS} times each")
     return {
-        name: {"unit": "event", "machine": round(total / COUNT, 1)} for name, total in zip(names, last, strict=True)
+        name: {"unit": unit, "machine": round(total / count, 1)}
+        for (name, unit, count), total in zip(units, totals[REPEATS - 1 :: REPEATS], strict=True)
+        if total
     }
 
 
 def _totals(out: Path) -> Iterator[int]:
-    """Instructions of each call, in order: one dump a call."""
-    number = 1
+    """Instructions between one mark and the next, in order: each call of a function of the kernels is a dump."""
+    number, total = 1, -1
     while (dump := out.with_name(f"{out.name}.{number}")).exists():
-        found = re.search(r"^summary: (\d+)", dump.read_text(), re.MULTILINE)
-        yield int(found[1]) if found else 0
+        text = dump.read_text()
+        if re.search(rf"^desc: Trigger: .*{_MARK}$", text, re.MULTILINE):
+            if total >= 0:
+                yield total
+            total = 0
+        elif total >= 0:
+            found = re.search(r"^summary: (\d+)", text, re.MULTILINE)
+            total += int(found[1]) if found else 0
         number += 1
+
+
+def _child() -> None:
+    """Call every kernel between marks; print their names and units."""
+    from benchmarks.kernels import Kernels
+
+    found = Kernels().all()
+    for kernel in found.values():
+        for _ in range(REPEATS):
+            kernels.events.xxh3(b"")
+            kernel.call()
+    kernels.events.xxh3(b"")
+    print(json.dumps([(name, kernel.unit, kernel.units) for name, kernel in found.items()]))
 
 
 def main() -> None:
     """Print the counts."""
     if sys.argv[1:] == ["--child"]:
-        for name, call in calls().items():
-            for _ in range(REPEATS):
-                call()
-            print(name)
+        _child()
         return
     if not available():
         sys.exit("there are no compiled kernels, or there are no valgrind and nm")
     print(compiler())
     for name, count in counted().items():
-        print(f"{name:24} {count['machine']:12,.1f} an {count['unit']}")
+        print(f"{name:12} {count['machine']:12,.1f} for each {count['unit']}")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,15 @@ ruff format --check .
 ruff check .
 mypy --strict
 if [ "${1:-}" = --fast ]; then
-  exec python -m pytest -m "not kafka and not slow and not faults"
+  exec python -m pytest -m "not kafka and not slow and not faults and not native"
 fi
 beside=$(mktemp)
-python -m pytest -m "kafka or faults" >"$beside" 2>&1 &
+python -m pytest -m "kafka or faults or native" >"$beside" 2>&1 &
 brokers=$!
 trap 'kill "$brokers" 2>/dev/null || true; rm -f "$beside"' EXIT
 status=0
-python -m pytest -m "not kafka and not faults" || status=$?
-echo "Kafka and faults:"
+python -m pytest -m "not kafka and not faults and not native" || status=$?
+echo "Kafka, faults, and instructions counted:"
 wait "$brokers" || status=$?
 cat "$beside"
 exit "$status"

@@ -1,8 +1,13 @@
-"""Compiled kernels of the hot path: record batches and plain events to columns, these to the user table. Optional.
+"""Compiled kernels of the hot path, from the bytes of a fetched batch to those of the next one. Optional.
 
 They are Cython, built where the package is installed and a C compiler is at hand; without them the same work is done by
-numpy, msgspec and Python, with the same results, at twice the cost (docs/decisions/). `RESEGMENT_KERNELS=off` leaves
-them out. `on()` says whether they are used.
+numpy, msgspec and Python, with the same results, at four times the cost (docs/decisions/). `RESEGMENT_KERNELS=off`
+leaves them out. `on()` says whether they are used.
+
+- records: a batch of Kafka to the places of its fields; encode: records to a batch
+- events: plain events to columns; index: ids to rows
+- plan, table: columns to the user table; users: its rows to the bytes of the changelog
+- forest: rows to anomaly scores; templates: columns to the texts of changes
 """
 
 from __future__ import annotations
@@ -40,10 +45,10 @@ def tell() -> None:
     if _on:
         log.info("events are read with the compiled kernels")
     elif _built:
-        log.warning("%s=off: events are read without the compiled kernels, at twice the cost", SWITCH)
+        log.warning("%s=off: events are read without the compiled kernels, at four times the cost", SWITCH)
     else:
         log.warning(
-            "the compiled kernels are not there: events are read at twice the cost; install again with a C compiler"
+            "the compiled kernels are not there: an event costs four times as much; install again with a C compiler"
         )
 
 

@@ -14,7 +14,14 @@ from tests.conftest import uncounted
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", [f"{PYTHON} without kernels", f"{PYTHON} with kernels", native.compiler()])
+@pytest.mark.parametrize(
+    "way",
+    [
+        f"{PYTHON} without kernels",
+        f"{PYTHON} with kernels",
+        pytest.param(native.compiler(), marks=pytest.mark.native),
+    ],
+)
 def test_the_kernels_cost_no_more_than_recorded(way: str, request: pytest.FixtureRequest) -> None:
     counting, then = ways().get(way), baseline(way)
     if counting is None:
