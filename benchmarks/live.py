@@ -26,6 +26,9 @@ from stream.runtime import interpreter
 from stream.runtime.stage import Output
 from stream.runtime.supervisor import stop_when_orphaned
 
+EVENTS_EACH = 200
+"""Events of a user in a trial, at the most and in the mean."""
+
 
 class Sample(NamedTuple):
     """One change: when its event was due, and when it was read, epoch milliseconds."""
@@ -76,9 +79,12 @@ def echo(arena: Arena, prefix: str) -> Iterator[None]:
 
 
 def under_load(arena: Arena, prefix: str, rate: float, seconds: float, users: int) -> Trial:
-    """Put a load on what runs; samples of the last `seconds`, after a quarter as many that do not count."""
+    """Put a load of at least so many users on what runs; samples of the last `seconds`, after a quarter as many that do
+    not count."""
     warm = seconds / 4
     duration = warm + seconds
+    # However high the rate: who has had thousands of events in a few seconds moves no more.
+    users = max(users, int(rate * duration) // EVENTS_EACH)
     command = module("benchmarks.load", arena.cluster.bootstrap, prefix, rate, duration, users, arena.seed)
     sender = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert sender.stdout is not None
@@ -96,7 +102,10 @@ def under_load(arena: Arena, prefix: str, rate: float, seconds: float, users: in
     if sender.returncode != 0:
         sys.exit(f"the load ended with {sender.returncode}")
     seen = [Sample(*one) for one in json.loads(watcher.communicate()[0])]
-    return Trial([one for one in seen if one.due > (began + warm) * 1000], sent)
+    counted = [one for one in seen if one.due > (began + warm) * 1000]
+    if not counted:
+        sys.exit(f"no change came of {rate:,.0f} events a second: the load is too short, or the service did not run")
+    return Trial(counted, sent | {"users": users})
 
 
 def sweeping(bootstrap: str, prefix: str, users: int, interval: str) -> None:

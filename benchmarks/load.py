@@ -37,7 +37,7 @@ from stream.transport.kafka_exchange import Exchange, check
 from stream.transport.murmur2 import partitions_of
 
 _TICK_S = 0.005
-_VARIETY = 500_000
+_VARIETY = 1_000_000
 """Events that are made up, but for their number and time; then they come again."""
 _START_S = 4.0
 """From the last batch that is encoded to the first one that is sent: who reads must be there by then."""
