@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -24,17 +23,13 @@ from tests.conftest import uncounted
 )
 def test_the_kernels_cost_no_more_than_recorded(way: str, request: pytest.FixtureRequest) -> None:
     counting, then = ways().get(way), baseline(way)
-    if counting is None:
-        _give_up(request, f"{way}: the compiled kernels, valgrind or nm are not here")
-    elif then is None:
-        _give_up(request, f"{way}: not recorded; record it: python -m benchmarks.counts --record")
-    else:
+    if counting is not None and then is not None:
         assert grown(counting(), then) == []
-
-
-def _give_up(request: pytest.FixtureRequest, reason: str) -> NoReturn:
-    if os.environ.get("RESEGMENT_REQUIRE_COUNTS") == "1":
-        pytest.fail(reason, pytrace=False)
+        return
+    # There are more compilers than we have; every version of Python that is tested has its counts.
+    if counting is not None and way != native.compiler() and os.environ.get("RESEGMENT_REQUIRE_COUNTS") == "1":
+        pytest.fail(f"{way}: not recorded; record it: python -m benchmarks.counts --record", pytrace=False)
+    reason = f"{way}: " + ("not recorded" if counting else "the compiled kernels, valgrind or nm are not here")
     request.config.stash[uncounted] = reason
     pytest.skip(reason)
 
