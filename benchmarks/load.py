@@ -10,7 +10,6 @@ end how many were sent, and by how much the last ones were late.
 from __future__ import annotations
 
 import json
-import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +22,6 @@ import orjson
 from kafka.producer import KafkaProducer
 from kafka.protocol.producer import ProduceRequest
 from kafka.record.default_records import DefaultRecordBatchBuilder
-from kafka.record.util import calc_crc32c
 from kafka.structs import TopicPartition
 
 from benchmarks.arena import PARTITIONS
@@ -42,8 +40,6 @@ _VARIETY = 1_000_000
 _START_S = 4.0
 """From the last batch that is encoded to the first one that is sent: who reads must be there by then."""
 _LARGEST = 1 << 20
-_ATTRIBUTES_AT, _TRANSACTIONAL = 22, 0x10
-_CRC_AT, _SIGNED_FROM = 17, 21
 
 Tick = list[tuple[int, bytes]]
 """What is sent at once: partition and batch."""
@@ -85,11 +81,7 @@ class Load:
             key, event = self._written[place]
             records.append(OutRecord(EVENTS, key, event % (number, at), timestamp=at))
         (encoded,) = encode(records, _LARGEST)
-        sealed = bytearray(seal(encoded, DefaultRecordBatchBuilder.CODEC_ZSTD, -1, -1, -1))
-        # Outside of any transaction.
-        sealed[_ATTRIBUTES_AT] &= ~_TRANSACTIONAL
-        struct.pack_into(">I", sealed, _CRC_AT, calc_crc32c(memoryview(sealed)[_SIGNED_FROM:]))
-        return bytes(sealed)
+        return seal(encoded, DefaultRecordBatchBuilder.CODEC_ZSTD, -1, -1, -1, transactional=False)
 
 
 class Sender:

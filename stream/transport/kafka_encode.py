@@ -63,11 +63,13 @@ def encode(records: Sequence[OutRecord], limit: int) -> Iterator[Encoded]:
         start += encoded.count
 
 
-def seal(encoded: Encoded, compression: int, producer_id: int, epoch: int, sequence: int) -> bytes:
-    """A batch of a transaction as it goes to the broker: compressed, numbered and signed (CRC).
+def seal(
+    encoded: Encoded, compression: int, producer_id: int, epoch: int, sequence: int, *, transactional: bool = True
+) -> bytes:
+    """A batch as it goes to the broker, by default of a transaction: compressed, numbered and signed (CRC).
 
     Parameters: the client's number of a codec, of which none is used where nothing is gained; the number of the first
-    record.
+    record; id, epoch and number are -1 where there is no producer's id.
     """
     body = encoded.body
     if compression:
@@ -82,7 +84,7 @@ def seal(encoded: Encoded, compression: int, producer_id: int, epoch: int, seque
         0,
         _MAGIC,
         0,
-        compression | _TRANSACTIONAL,
+        compression | _TRANSACTIONAL * transactional,
         encoded.count - 1,
         encoded.first_timestamp,
         encoded.max_timestamp,
