@@ -260,6 +260,8 @@ class Runner:
             with self._share.working():
                 output = self.stage.process(batch, now)
             self._observer.batch(self.stage.name, sum(map(len, batch.values())), time.perf_counter() - started)
+            if not patient:
+                self._session.ask_ahead()
             self._begin_commit(output, batch)
         # A commit of its own: a second delta of a partition in one commit would be framed before it is known where the
         # first one landed, and name a place in the changelog that is trimmed by then.

@@ -139,6 +139,10 @@ class Session(ABC):
         committed = Committed(self.commit(offsets, outputs), time.monotonic())
         return lambda: committed
 
+    def ask_ahead(self) -> None:
+        """Ask for what the next `ahead` returns, before the commit is begun; waits for nothing."""
+        return
+
     def ahead(self, max_records: int) -> dict[TopicPartition, Sequence[Record]]:
         """Records that came while a commit is under way, of partitions that were this member's when it began.
 

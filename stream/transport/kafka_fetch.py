@@ -50,6 +50,7 @@ _METHODS = (
     "_contains_abort_marker",
     "drain",
 )
+_FETCHING = ("fetch_records", "fetched_records", "_send_fetches_async")
 ANSWER_MS = 5
 """So long a broker may take to answer with what it has; on one machine it takes one to three."""
 _FEW = 48
@@ -62,7 +63,9 @@ _PART = 500
 def supported() -> bool:
     """Whether this version of the client has the parts that this module builds on."""
     part = getattr(Fetcher, "PartitionRecords", None)
-    if part is None or not all(hasattr(part, name) for name in _METHODS) or not hasattr(Fetcher, "fetch_records"):
+    if part is None or not all(hasattr(part, name) for name in _METHODS):
+        return False
+    if not all(hasattr(Fetcher, name) for name in _FETCHING):
         return False
     parameters = tuple(inspect.signature(part.__init__).parameters)[1:]
     slots = getattr(DefaultRecordBatch, "__slots__", ())
@@ -122,12 +125,38 @@ def poll_once(consumer: Any, max_records: int, seconds: float) -> dict[Any, list
     return fetched
 
 
-def ahead(consumer: Any, max_records: int) -> dict[Any, list[Any]]:
-    """What came in, or comes within milliseconds, without a look after the group; nothing with an unknown client."""
-    if not supported():
-        return {}
-    fetched: dict[Any, list[Any]] = consumer._fetcher.fetch_records(max_records, timeout_ms=ANSWER_MS)[0]
-    return fetched
+class Ahead:
+    """What a consumer has for us while a commit is under way, without a look after the group.
+
+    `ask` and `take` belong to the thread that polls. With an unknown client there is nothing.
+    """
+
+    def __init__(self, consumer: Any) -> None:
+        self._fetcher: Any = consumer._fetcher if supported() else None
+        self._asked: Any = None
+
+    def ask(self) -> None:
+        """Have the client ask for more, unless it has asked or holds some; waits for nothing.
+
+        The answer comes while the commit is prepared. Asked for sooner it would bring less, asked for in `take` it
+        would be waited for.
+        """
+        if self._fetcher is not None:
+            self._asked = self._fetcher._manager.call_soon(self._fetcher._send_fetches_async)
+
+    def take(self, max_records: int) -> dict[Any, list[Any]]:
+        """What came in, or comes within milliseconds."""
+        fetched: dict[Any, list[Any]] = {}
+        if self._fetcher is None:
+            return fetched
+        # On the thread of the connections, where it may not have had its turn yet.
+        if self._asked is None or self._asked.is_done:
+            fetched = self._fetcher.fetched_records(max_records)[0]
+        if not fetched:
+            fetched = self._fetcher.fetch_records(max_records, timeout_ms=ANSWER_MS)[0]
+        if _count(fetched) >= max_records:
+            self.ask()  # a backlog: what comes next takes long enough to come while this is worked on
+        return fetched
 
 
 def _count(fetched: Mapping[Any, Sequence[Any]]) -> int:

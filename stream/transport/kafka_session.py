@@ -41,7 +41,7 @@ from stream.transport.base import (
 )
 from stream.transport.kafka_clients import BATCH_BYTES, Clients
 from stream.transport.kafka_encode import encode
-from stream.transport.kafka_fetch import ahead, columns, poll, poll_once
+from stream.transport.kafka_fetch import Ahead, columns, poll, poll_once
 from stream.transport.kafka_group import CopartitionAssignor, Ownership
 from stream.transport.watchdog import Watchdog
 
@@ -97,6 +97,7 @@ class KafkaSession(Session):
                 heartbeat_interval_ms=max(settings.session_timeout // 10, 100),
                 max_poll_interval_ms=settings.max_poll_interval,
             )
+            self._ahead = Ahead(self._consumer)
             self._ownership.consumer = self._consumer
             names = [self._prefix + name for name in topics]
             self._consumer.subscribe(topics=names, listener=self._ownership)
@@ -137,13 +138,18 @@ class KafkaSession(Session):
         with self._clients.errors():
             self._consumer.resume(*ours)
 
+    def ask_ahead(self) -> None:
+        """See the base class."""
+        self._check_open()
+        self._ahead.ask()
+
     def ahead(self, max_records: int) -> dict[TopicPartition, Sequence[Record]]:
         """See the base class. It does not let the client look after the group, so that nothing changes hands."""
         self._check_open()
         if self._unplaced or not self._is_stable() or self._consumer._coordinator.need_rejoin():
             return {}
         with self._clients.errors():
-            fetched = ahead(self._consumer, max_records)
+            fetched = self._ahead.take(max_records)
         return self._records({where: records for where, records in fetched.items() if where in self._committed})
 
     def commit(self, offsets: Mapping[TopicPartition, int], outputs: Sequence[OutRecord]) -> dict[TopicPartition, int]:
