@@ -56,7 +56,7 @@ PARTS: dict[str, Callable[[Arena, Size], Part]] = {
     "workers": lambda arena, size: workers.run(arena, size.events, size.rounds),
     "users": lambda arena, size: users.run(arena, size.crowd, size.events // 10, size.rounds),
     "memory": lambda arena, size: memory.run(size.loaded),
-    "latency": lambda arena, size: latency.run(arena, size.events, size.seconds),
+    "latency": lambda arena, size: latency.run(arena, size.events, size.seconds, size.rounds),
     "sweep": lambda arena, size: sweep.run(arena, size.crowd, size.events, size.rounds, size.seconds, size.sweeps),
     "backfill": lambda arena, size: backfill.run(arena, size.backfill),
     "startup": lambda arena, size: startup.run(arena, size.turns),

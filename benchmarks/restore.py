@@ -28,7 +28,7 @@ from stream.assembly import Deployment
 from stream.config import Config, load
 from stream.features.batch import KIND_CODES, EventBatch
 from stream.runtime.changelog import Changelog
-from stream.runtime.runner import SilentObserver
+from stream.runtime.observing import SilentObserver
 from stream.segments.population import Population
 from stream.transport.base import TopicPartition, Transport
 from tests.kafka.broker import Cluster

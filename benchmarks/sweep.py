@@ -75,7 +75,7 @@ def _meets(sample: Sample, sweeps: list[dict[str, Any]]) -> bool:
 def run(arena: Arena, users: int, count: int, turns: int, seconds: float, interval: str) -> Part:
     """Alone, then live."""
     runs = alone(arena.model, users, turns)
-    told = live(arena, users, maximum_rate(arena, count) / 4, seconds, interval)
+    told = live(arena, users, maximum_rate(arena, count, turns) / 4, seconds, interval)
     summary = {"sweep wall s": spread([one["wall"] for one in runs])}
     summary |= {"sweep cpu s": spread([one["cpu"] for one in runs]), "p99_during_ms": spread([told["p99_during_ms"]])}
     bar = Bar(

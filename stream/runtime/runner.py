@@ -11,18 +11,22 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Literal, NamedTuple, Protocol
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from stream.runtime import crash
+from stream.runtime.aside import Aside
 from stream.runtime.changelog import Changelog
+from stream.runtime.observing import Failure, Observer, SilentObserver
 from stream.runtime.restore import Restore
 from stream.runtime.share import Share
 from stream.runtime.stage import Output, Stage, StateDelta
+from stream.runtime.tables import Tables
 from stream.transport.base import (
     Committed,
     FencedError,
@@ -39,9 +43,6 @@ from stream.transport.records import timestamps_of
 
 log = logging.getLogger(__name__)
 
-Failure = Literal["fenced", "unavailable", "error"]
-TABLE_INTERVAL_S = 0.5
-"""How often a live runner looks for new records of its tables: well within the minute that a model may take."""
 RESTORE_SLICE_S = 0.1
 """A live runner restores for so long between two polls, and a delta longer at the most: the live ones wait no more."""
 RESTORES_AT_ONCE = 4
@@ -49,58 +50,6 @@ RESTORES_AT_ONCE = 4
 _RESTORE_WAIT_S = 0.02
 GROUP_INTERVAL_S = 1.0
 """A live runner whose commits leave no gap looks after its group so often, and at once where the group stirs."""
-
-
-class Observer(Protocol):
-    """What the runner tells operations; every method must be cheap and must not raise."""
-
-    def beat(self, stage: str) -> None:
-        """The loop is alive."""
-
-    def ready(self, stage: str) -> None:
-        """Restored, connected, polling."""
-
-    def not_ready(self, stage: str, reason: str) -> None:
-        """Restoring, or the broker does not answer."""
-
-    def batch(self, stage: str, records: int, seconds: float) -> None:
-        """One call of the stage on a batch."""
-
-    def begun(self, stage: str) -> None:
-        """A commit has begun of what was told so far; what is told from now on is the next one's."""
-
-    def commit(self, stage: str, seconds: float, arrived_ms: ArrayLike, state_bytes: int = 0, ago: float = 0.0) -> None:
-        """The commit that had begun succeeded: how long it took, when its records arrived (none under the data's own
-        clock), its changelog's size, and how many seconds ago that was."""
-
-    def restored(self, stage: str, partition: int, seconds: float) -> None:
-        """A partition's state was restored."""
-
-    def rebalance(self, stage: str, assigned: int, revoked: int) -> None:
-        """Partitions came or went."""
-
-    def lag(self, stage: str, lag: Mapping[TopicPartition, int]) -> None:
-        """Records behind the end."""
-
-    def failed(self, stage: str, kind: Failure, reason: str) -> None:
-        """The session is dead and what was not committed is void; the stage starts over."""
-
-
-class SilentObserver:
-    """An Observer that hears nothing; for tests and tools."""
-
-    def beat(self, stage: str) -> None: ...  # noqa: D102
-    def ready(self, stage: str) -> None: ...  # noqa: D102
-    def not_ready(self, stage: str, reason: str) -> None: ...  # noqa: D102
-    def batch(self, stage: str, records: int, seconds: float) -> None: ...  # noqa: D102
-    def begun(self, stage: str) -> None: ...  # noqa: D102
-    def commit(  # noqa: D102
-        self, stage: str, seconds: float, arrived_ms: ArrayLike, state_bytes: int = 0, ago: float = 0.0
-    ) -> None: ...
-    def restored(self, stage: str, partition: int, seconds: float) -> None: ...  # noqa: D102
-    def rebalance(self, stage: str, assigned: int, revoked: int) -> None: ...  # noqa: D102
-    def lag(self, stage: str, lag: Mapping[TopicPartition, int]) -> None: ...  # noqa: D102
-    def failed(self, stage: str, kind: Failure, reason: str) -> None: ...  # noqa: D102
 
 
 class _Flight(NamedTuple):
@@ -154,8 +103,8 @@ class Runner:
         self._offsets: dict[TopicPartition, int] = {}
         """Committed, or about to be, for every owned input partition that was ever read."""
         self._pending: set[TopicPartition] = set()
-        self._table_offsets: dict[str, int] = {}
-        self._tables_read_at = float("-inf")
+        self._tables = Tables(stage, transport, wall_clock=wall_clock)
+        self._aside: Aside | None = None
         self._reported_lag_at = float("-inf")
 
     def step(self, timeout: float) -> int:
@@ -193,6 +142,7 @@ class Runner:
         Restores go on between the polls: partitions that are live do not wait for them.
         """
         failures = 0
+        self._aside = Aside(f"{self.stage.name}-aside")
         try:
             while not stop.is_set():
                 try:
@@ -212,6 +162,8 @@ class Runner:
                 self.finish()
         finally:
             self.abandon()
+            self._aside.close()
+            self._aside = None
 
     def _rest(self, stop: threading.Event) -> None:
         while (left := self._share.left()) > 0 and not stop.wait(min(left, 1.0)):
@@ -244,7 +196,7 @@ class Runner:
         if self._session is None:
             self._observer.not_ready(self.stage.name, "joining the group")
             self._session = self._transport.session(self._group, self.stage.inputs)
-        self._follow_tables()
+        self._tables.follow(self._aside)
         poll = self._poll(self._session, timeout)
         if poll.revoked or poll.assigned:
             self._rebalance(poll)
@@ -346,8 +298,8 @@ class Runner:
         self._owned.add(partition)
         self._observer.restored(self.stage.name, partition, time.perf_counter() - restore.started)
         # Whoever had it before may have used newer tables than we have seen.
-        self._tables_read_at = float("-inf")
-        self._follow_tables()
+        self._tables.hurry()
+        self._tables.follow(self._aside)
         assert self._session is not None
         self._session.resume([TopicPartition(topic, partition) for topic in topics])
 
@@ -365,20 +317,6 @@ class Runner:
             self._pending.discard(where)
         if self._changelog:
             self._changelog.forget(partition)
-
-    def _follow_tables(self) -> None:
-        clock = time.monotonic()
-        if not self.stage.tables or (self._wall_clock and clock - self._tables_read_at < TABLE_INTERVAL_S):
-            return
-        self._tables_read_at = clock
-        for topic in self.stage.tables:
-            where = TopicPartition(topic, 0)
-            start, end = self._table_offsets.get(topic, 0), self._transport.end_offset(where)
-            if end > start:
-                records = list(self._transport.read(where, start, end))
-                if records:
-                    self.stage.update_table(topic, records)
-                self._table_offsets[topic] = end
 
     def _begin_commit(self, output: Output, batch: dict[int, Sequence[Record]]) -> None:
         if not output.commit:
@@ -439,8 +377,12 @@ class Runner:
         assert self.stage.changelog is not None
         for partition, delta in deltas:
             before = changelog.written(partition, delta, written[TopicPartition(self.stage.changelog, partition)])
-            if before is not None:
+            if before is None:
+                continue
+            if self._aside is None:
                 changelog.trim(partition, before)
+            else:
+                self._aside.call(partial(changelog.trim, partition, before))
 
     def _report_lag(self) -> None:
         clock = time.monotonic()

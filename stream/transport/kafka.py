@@ -179,6 +179,8 @@ class KafkaTransport(Transport):
 
     def _need(self, topic: str, *, fresh: bool = False) -> int:
         """How many partitions a topic has, which must exist. Partitions are only ever added, and rarely."""
+        if not fresh and (known := self._partitions.get(topic)):
+            return known  # without the lock, which is held while the broker is asked
         with self._lock:
             if fresh or topic not in self._partitions:
                 count = self.partitions(topic)

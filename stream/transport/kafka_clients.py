@@ -17,7 +17,7 @@ from kafka import errors as kafka_errors
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from schemas.topics import BY_NAME
-from stream.transport import kafka_fetch
+from stream.transport import kafka_fetch, kafka_receive
 from stream.transport.base import FencedError, TransportError, UnavailableError
 from stream.transport.kafka_exchange import Exchange
 from stream.transport.kafka_transaction import TransactionalProducer
@@ -55,6 +55,7 @@ class Clients:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
+        kafka_receive.install()
         with self.errors():
             self._common = _common(settings)
 

@@ -5,7 +5,7 @@ import pytest
 from stream.runtime.health import Health
 from stream.runtime.metrics import Metrics
 from stream.runtime.observer import StageObserver
-from stream.runtime.runner import Observer
+from stream.runtime.observing import Observer
 from stream.transport.base import TopicPartition
 
 

@@ -177,6 +177,7 @@ def test_records_come_while_a_commit_is_under_way_and_partitions_do_not_go(
     read: dict[TopicPartition, Sequence[Record]] = {}
     until(lambda: read.update(session.poll(1, 1.0).records) or read, "a record")
     first = next(iter(read))
+    session.ask_ahead()
     end = session.begin({first: read[first][-1].offset + 1}, [OutRecord(CHANGES, b"k", b"first", 0)])
     found: dict[TopicPartition, list[Record]] = {where: list(records) for where, records in read.items()}
     while sum(map(len, found.values())) < 40:
