@@ -141,7 +141,8 @@ class KafkaSession(Session):
     def ask_ahead(self) -> None:
         """See the base class."""
         self._check_open()
-        self._ahead.ask()
+        with self._clients.errors():
+            self._ahead.ask()
 
     def ahead(self, max_records: int) -> dict[TopicPartition, Sequence[Record]]:
         """See the base class. It does not let the client look after the group, so that nothing changes hands."""
