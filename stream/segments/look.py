@@ -75,15 +75,22 @@ class Judged:
     decided: Assignment
     streak_before: NDArray[np.int8]
     streak: NDArray[np.int8]
+    moved: NDArray[np.intp]
+    """Who changed segment, ascending."""
+    why: list[bytes]
+    """Of each of these the reasons, in JSON."""
 
     def part(self, some: slice) -> Judged:
-        """Some of the users."""
+        """The users from `some.start` up to `some.stop`."""
+        first, last = np.searchsorted(self.moved, (some.start, some.stop)).tolist()
         return Judged(
             self.seen.part(some),
             self.before.take(some),
             self.decided.part(some),
             self.streak_before[some],
             self.streak[some],
+            self.moved[first:last] - some.start,
+            self.why[first:last],
         )
 
 
@@ -131,7 +138,10 @@ class Look:
         held, after = self._hold(seen, held, streak, judged)
         noise = self.model.noise(z)
         decided = assign(distances, self.model.segment_ids, standing, newcomer, held, cause, at, self._decision, noise)
-        return Judged(seen, standing, decided, streak, after)
+        old, new = standing.segment, decided.standing.segment
+        moved = np.flatnonzero(new != old)
+        why = self._why(seen, moved, old[moved], new[moved]) if len(moved) else []
+        return Judged(seen, standing, decided, streak, after, moved, why)
 
     def _hold(
         self, seen: _Seen, held: NDArray[np.bool_], streak: NDArray[np.int8], judged: NDArray[np.intp]
@@ -160,28 +170,18 @@ class Look:
             population.table.column("streak")[rows[turned]] = judged.streak[turned]
             population.touch(rows[turned])
         population.settle(rows, after)
-        moved = after.segment != before.segment
-        population.touch(rows[moved | (after.candidate != before.candidate) | (after.looks != before.looks)])
-        return self._publish(
-            population, rows, judged.seen, before, judged.decided, np.flatnonzero(moved), moment, triggers
-        )
+        written = (after.candidate != before.candidate) | (after.looks != before.looks)
+        written[judged.moved] = True
+        population.touch(rows[written])
+        return self._publish(population, rows, judged, moment, triggers) if len(judged.moved) else []
 
     def _publish(
-        self,
-        population: Population,
-        rows: Rows,
-        seen: _Seen,
-        before: Standing,
-        decided: Assignment,
-        moved: NDArray[np.intp],
-        moment: Moment,
-        triggers: Triggers | None,
+        self, population: Population, rows: Rows, judged: Judged, moment: Moment, triggers: Triggers | None
     ) -> list[OutRecord]:
         """Write down each move: by columns, from the table to the records."""
-        if not len(moved):
-            return []
+        moved, decided = judged.moved, judged.decided
         table, model, columns = population.table, self.model, rows[moved]
-        old, new = before.segment[moved], decided.standing.segment[moved]
+        old, new = judged.before.segment[moved], decided.standing.segment[moved]
         causes = decided.cause[moved]
         table.column("sequence")[columns] += 1
         times = triggers.times[moved] if triggers is not None else np.full(len(moved), moment.at, np.int64)
@@ -199,7 +199,7 @@ class Look:
             occurred_at=times.tolist(),
             detected_at=[moment.detected_at] * len(moved),
             confidence=numbers(confidence),
-            why=self._why(seen, moved, old, new),
+            why=judged.why,
             source=sources,
             event_id=event_ids,
         )
@@ -207,7 +207,7 @@ class Look:
             population.moved(*one)
         records = change_records(moves, model.version, self._source, population.partition)
         outliers = np.flatnonzero((old == QUARANTINE) | (new == QUARANTINE))
-        anomalies = self._anomalies(population, seen, moved, moves, outliers.tolist(), new)
+        anomalies = self._anomalies(population, judged.seen, moved, moves, outliers.tolist(), new)
         for count, (at, anomaly) in enumerate(zip(outliers.tolist(), anomalies, strict=True)):
             # Behind the two records of the move itself, and what was put in before.
             records.insert(2 * (at + 1) + count, anomaly)
