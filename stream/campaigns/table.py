@@ -11,8 +11,8 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
 import orjson
-import zstandard
 
+from stream import zstd
 from stream.runtime.stage import StateDelta
 
 T = TypeVar("T")
@@ -37,7 +37,6 @@ class StateTable:
         self._next = 0
         self._age = 0
         self._started = False
-        self._compressor = zstandard.ZstdCompressor(level=1)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,7 +77,7 @@ class StateTable:
         self._next = end
         told = {key: self.rows.get(key) for key in self._changed}
         self._changed.clear()
-        payload = self._compressor.compress(orjson.dumps(told)) if told else b""
+        payload = zstd.compress(orjson.dumps(told)) if told else b""
         return StateDelta(payload, {**meta, "v": VERSION}, starts)
 
     def restore(self, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> dict[str, Any]:
@@ -88,7 +87,7 @@ class StateTable:
     def restoring(self, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> Generator[None, None, dict[str, Any]]:
         """As `restore`, with a pause after each delta."""
         meta: dict[str, Any] = {}
-        decompressor = zstandard.ZstdDecompressor()
+        decompressor = zstd.decompressor()
         for meta, payload in deltas:
             if meta.get("v") != VERSION:
                 raise ValueError(

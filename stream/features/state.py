@@ -11,7 +11,6 @@ Invariant: a column is read back only under the name that says what it holds; by
 from __future__ import annotations
 
 import struct
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,25 +20,13 @@ import numpy.typing as npt
 import orjson
 import zstandard
 
-from stream import kernels
+from stream import kernels, zstd
 from stream.features.layout import Column, Layout
 
 _MAGIC = b"RUT1"
 _LENGTH = struct.Struct("<I")
-_LEVEL = 1
-"""Faster than the disk; higher levels save a tenth of the bytes for several times the time."""
 
 Array = npt.NDArray[Any]
-
-
-class _Context(threading.local):
-    """A thread's compressor: made anew, it costs a commit of a few users a fifth of the packing."""
-
-    def __init__(self) -> None:
-        self.compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
-
-
-_context = _Context()
 
 
 class StateError(Exception):
@@ -75,7 +62,7 @@ def pack_rows(
     lengths, names = _ids(user_ids, rows)
     head = b"".join([_LENGTH.pack(len(header)), header, lengths, _LENGTH.pack(len(names)), names])
     body = _compiled(layout, head, arrays, rows) if kernels.on() else _turned(head, arrays, rows)
-    return _MAGIC + _context.compressor.compress(body)
+    return _MAGIC + zstd.compress(body, checksum=True)
 
 
 def _ids(user_ids: list[str], rows: npt.NDArray[np.int64]) -> tuple[bytes, bytes]:
@@ -112,7 +99,7 @@ def unpack_rows(layout: Layout, payload: bytes) -> Unpacked:
             "written by a newer version, or by something else; rebuild it from the events"
         )
     try:
-        return _read(layout, zstandard.ZstdDecompressor().decompress(payload[4:]))
+        return _read(layout, zstd.decompressor().decompress(payload[4:]))
     except (zstandard.ZstdError, struct.error, ValueError, KeyError, TypeError, IndexError) as error:
         raise StateError(f"the state of a user table is damaged ({error}); rebuild it from the events") from error
 

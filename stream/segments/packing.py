@@ -14,6 +14,8 @@ import orjson
 import zstandard
 from numpy.typing import NDArray
 
+from stream import zstd
+
 MAGIC: Final = b"RSA1"
 # What one packed value may grow to: a damaged or hostile header must not exhaust memory.
 LARGEST: Final = 1 << 28
@@ -32,7 +34,7 @@ def pack(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any] | None = No
         parts.append(np.ascontiguousarray(array, dtype).tobytes())
     header = orjson.dumps({"columns": columns, "meta": dict(meta or {})})
     body = b"".join([len(header).to_bytes(4, "little"), header, *parts])
-    return MAGIC + zstandard.ZstdCompressor(level=1, write_checksum=True).compress(body)
+    return MAGIC + zstd.compress(body, checksum=True)
 
 
 def unpack(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -44,7 +46,7 @@ def unpack(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         claimed = zstandard.frame_content_size(data[4:])
         if claimed > LARGEST:
             raise ValueError(f"they claim to hold {claimed} bytes")
-        body = zstandard.ZstdDecompressor().decompress(data[4:], max_output_size=LARGEST)
+        body = zstd.decompressor().decompress(data[4:], max_output_size=LARGEST)
         size = int.from_bytes(body[:4], "little")
         header = orjson.loads(body[4 : 4 + size])
         columns, meta = header["columns"], header["meta"]

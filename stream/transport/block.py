@@ -9,15 +9,14 @@ Invariant: `unpack_block(pack_block(...))` gives back the same columns; damage i
 from __future__ import annotations
 
 import struct
-import threading
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
-import zstandard
 
+from stream import zstd
 from stream.transport.base import Headers
 from stream.transport.spans import Ints, Spans
 
@@ -27,8 +26,6 @@ _VERSION = 1
 _COMPRESSED, _ONE_TIMESTAMP, _HAS_HEADERS, _NO_KEYS = 1, 2, 4, 8
 _COMPRESS_FROM = 256
 _NULL = -1
-
-_local = threading.local()
 
 
 class Columns(NamedTuple):
@@ -70,7 +67,7 @@ def pack_block(
     body = b"".join(parts)
     raw_size = len(body)
     if raw_size >= _COMPRESS_FROM:
-        compressed = _compressor().compress(body)
+        compressed = zstd.compress(body)
         if len(compressed) < raw_size * 0.9:
             flags |= _COMPRESSED
             body = compressed
@@ -90,7 +87,7 @@ def unpack_block(payload: bytes) -> Columns:
     if _digest(payload[: _HEAD.size], body) != payload[_HEAD.size : begin]:
         raise ValueError("the block's checksum is wrong")
     if flags & _COMPRESSED:
-        body = _decompressor().decompress(body, max_output_size=raw_size)
+        body = zstd.decompressor().decompress(body, max_output_size=raw_size)
     at = 8 if flags & _ONE_TIMESTAMP else 8 * count
     timestamps = np.frombuffer(body, "<i8", at // 8).astype(np.int64)
     if flags & _ONE_TIMESTAMP:
@@ -171,16 +168,3 @@ def _unpack_headers(body: bytes, at: int, count: int) -> tuple[list[Headers], in
     pairs: list[Any] = list(zip(names, flat[1::2], strict=True))
     bounds = list(accumulate(counts, initial=0))
     return [tuple(pairs[begin:end]) for begin, end in pairwise(bounds)], at
-
-
-def _compressor() -> Any:
-    """This thread's own: the contexts are costly to make and may not be shared between threads."""
-    if not hasattr(_local, "compressor"):
-        _local.compressor = zstandard.ZstdCompressor(level=1)
-    return _local.compressor
-
-
-def _decompressor() -> Any:
-    if not hasattr(_local, "decompressor"):
-        _local.decompressor = zstandard.ZstdDecompressor()
-    return _local.decompressor

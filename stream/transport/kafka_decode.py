@@ -6,7 +6,6 @@ client's own decoder, which knows what to refuse.
 
 from __future__ import annotations
 
-import threading
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 import zstandard
 from kafka.errors import CorruptRecordError
 
-from stream import kernels
+from stream import kernels, zstd
 from stream.transport.base import Headers
 from stream.transport.records import RecordColumns
 from stream.transport.spans import Ints, Spans
@@ -93,16 +92,6 @@ class Rows:
         )
 
 
-class _Context(threading.local):
-    """A thread's decompressor: the client makes one for every batch, at the cost of 16 KB of content."""
-
-    def __init__(self) -> None:
-        self.zstd = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
-
-
-_context = _Context()
-
-
 def _body(batch: Any) -> bytes:
     """The records of a v2 batch, decompressed."""
     if batch._pos and batch.compression_type == batch.CODEC_ZSTD:
@@ -115,13 +104,13 @@ def _body(batch: Any) -> bytes:
 
 def _inflated(data: memoryview) -> bytes | None:
     """What zstd compressed, of any number of frames; None where the client's own code is to have a look at it."""
-    zstd = _context.zstd
+    decompressor = zstd.decompressor(_LARGEST_WINDOW)
     try:
         if 0 <= zstandard.frame_content_size(data) <= _LARGEST_CONTENT:
-            found: bytes = zstd.decompress(data, allow_extra_data=False)
+            found: bytes = decompressor.decompress(data, allow_extra_data=False)
         else:
             # Java's client does not say how much it is.
-            with zstd.stream_reader(data, read_across_frames=True) as reader:
+            with decompressor.stream_reader(data, read_across_frames=True) as reader:
                 found = reader.read()
     except zstandard.ZstdError:
         return None

@@ -7,7 +7,6 @@ The bytes are the same, those that the client would make of these records (tests
 from __future__ import annotations
 
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from functools import lru_cache
 from itertools import islice
 from typing import Final
 
-import zstandard
 from kafka.codec import gzip_encode, lz4_encode, snappy_encode
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.util import calc_crc32c
 
-from stream import kernels
+from stream import kernels, zstd
 from stream.transport.base import Headers, OutRecord
 
 _HEADER: Final = struct.Struct(">qiibIhiqqqhii")
@@ -30,8 +28,6 @@ _LENGTH_FROM: Final = 12
 _CRC_AT, _SIGNED_FROM = 17, 21
 _MAGIC = 2
 _TRANSACTIONAL = 0x10
-_ZSTD_LEVEL = 1
-"""Half the cost of the client's level 3; and what a processor writes comes out no larger, 2 % smaller in a drain."""
 _NULL = b"\x01"
 """The varint of -1."""
 _ATTRIBUTES = b"\x00"
@@ -98,26 +94,11 @@ def seal(
     return bytes(sealed)
 
 
-class _Own(threading.local):
-    """A thread's own compressor: a new one for each batch would cost a fifth of what it does."""
-
-    def __init__(self) -> None:
-        self.zstd = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
-
-
-_own = _Own()
-
-
-def _zstd(body: bytes) -> bytes:
-    packed: bytes = _own.zstd.compress(body)
-    return packed
-
-
 _CODECS: Final[dict[int, Callable[[bytes], bytes]]] = {
     DefaultRecordBatchBuilder.CODEC_GZIP: gzip_encode,
     DefaultRecordBatchBuilder.CODEC_SNAPPY: snappy_encode,
     DefaultRecordBatchBuilder.CODEC_LZ4: lz4_encode,
-    DefaultRecordBatchBuilder.CODEC_ZSTD: _zstd,
+    DefaultRecordBatchBuilder.CODEC_ZSTD: zstd.compress,
 }
 
 
