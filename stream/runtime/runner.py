@@ -142,7 +142,8 @@ class Runner:
         Restores go on between the polls: partitions that are live do not wait for them.
         """
         failures = 0
-        self._aside = Aside(f"{self.stage.name}-aside")
+        if self._wall_clock:
+            self._aside = Aside(f"{self.stage.name}-aside")
         try:
             while not stop.is_set():
                 try:
@@ -162,8 +163,9 @@ class Runner:
                 self.finish()
         finally:
             self.abandon()
-            self._aside.close()
-            self._aside = None
+            if self._aside is not None:
+                self._aside.close()
+                self._aside = None
 
     def _rest(self, stop: threading.Event) -> None:
         while (left := self._share.left()) > 0 and not stop.wait(min(left, 1.0)):

@@ -109,6 +109,15 @@ def test_a_table_that_takes_its_time_stops_nobody_and_is_told_on_the_stages_own_
     assert set(transport.asked) == {"runs", "sums-aside"}
 
 
+def test_with_the_datas_own_clock_a_table_is_read_before_every_batch_and_in_place() -> None:
+    transport, stage = Slow(), Following()
+    transport.produce(numbers(1, 50, 1))
+    with running(Runner(stage, transport, group="g", batch_records=10, wall_clock=False)):
+        until(lambda: transport.committed("g", TopicPartition("numbers", 0)) == 50, "all is committed")
+    assert set(transport.asked) == {"runs"}
+    assert len(transport.asked) >= 5
+
+
 def test_a_table_that_cannot_be_read_starts_the_stage_over() -> None:
     transport, stage = Slow(), Following()
     with running(Runner(stage, transport, group="g")):
