@@ -54,7 +54,7 @@ QUICK = Size(30_000, 4_000, 1, 50_000, 100_000, 50_000, 6.0, "1s")
 PARTS: dict[str, Callable[[Arena, Size], Part]] = {
     "contests": lambda arena, size: contests.run(arena, size.events, size.turns),
     "workers": lambda arena, size: workers.run(arena, size.events, size.rounds),
-    "users": lambda arena, size: users.run(arena, size.crowd, size.events // 10, size.rounds),
+    "users": lambda arena, size: users.run(arena, size.crowd, size.events // 4, size.turns),
     "memory": lambda arena, size: memory.run(size.loaded),
     "latency": lambda arena, size: latency.run(arena, size.events, size.seconds, size.rounds),
     "sweep": lambda arena, size: sweep.run(arena, size.crowd, size.events, size.rounds, size.seconds, size.sweeps),
