@@ -40,11 +40,11 @@ def _drain(arena: Arena, prefix: str, count: int) -> float:
 def run(arena: Arena, count: int, seconds: float, turns: int) -> Part:
     """Drains for the rate, then one load after the other; the bar's `turns` times, in turns with the floor."""
     rate = maximum_rate(arena, count, turns)
-    smaller = [_under(arena, rate, share, seconds / turns) for share in SHARES[:-1]]
+    smaller = [_under(arena, rate, share, seconds, turns) for share in SHARES[:-1]]
     told: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
     for turn in range(turns):
         for floor in told:
-            told[floor].append(_under(arena, rate, SHARES[-1], seconds / turns, turn, floor=floor))
+            told[floor].append(_under(arena, rate, SHARES[-1], seconds, turns, turn, floor=floor))
     summary = {"maximum_rate": spread(drains(arena, count, turns))}
     by_load = [(f"{one['share']:.0%}", [one]) for one in smaller]
     for name, trials in [*by_load, ("half", told[False]), ("half, floor", told[True])]:
@@ -68,12 +68,13 @@ def run(arena: Arena, count: int, seconds: float, turns: int) -> Part:
 
 
 def _under(
-    arena: Arena, rate: float, share: float, seconds: float, turn: int = 0, *, floor: bool = False
+    arena: Arena, rate: float, share: float, seconds: float, turns: int, turn: int = 0, *, floor: bool = False
 ) -> dict[str, Any]:
+    """One of `turns` that together take `seconds`, each after a quarter of that: all users are new in the beginning."""
     prefix = f"latency{share:.0%}{'floor' if floor else ''}{turn}.".replace("%", "-")
     arena.fill(prefix, 0)
     with echo(arena, prefix) if floor else service(arena, prefix):
-        trial = under_load(arena, prefix, rate * share, seconds, arena.users)
+        trial = under_load(arena, prefix, rate * share, seconds / turns, arena.users, warm=seconds / 4)
     latencies = [sample.latency for sample in trial.samples]
     told: dict[str, Any] = {"maximum_rate": rate, "share": share, "load": trial.load, "samples": len(latencies)}
     return told | {f"{name}_ms": quantile(latencies, q) for name, q in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))}

@@ -78,10 +78,10 @@ def echo(arena: Arena, prefix: str) -> Iterator[None]:
         process.communicate()
 
 
-def under_load(arena: Arena, prefix: str, rate: float, seconds: float, users: int) -> Trial:
-    """Put a load of at least so many users on what runs; samples of the last `seconds`, after a quarter as many that do
-    not count."""
-    warm = seconds / 4
+def under_load(arena: Arena, prefix: str, rate: float, seconds: float, users: int, warm: float | None = None) -> Trial:
+    """Put a load of at least so many users on what runs; samples of the last `seconds`, after `warm` ones that do not
+    count, by default a quarter as many."""
+    warm = seconds / 4 if warm is None else warm
     duration = warm + seconds
     # However high the rate: who has had thousands of events in a few seconds moves no more.
     users = max(users, int(rate * duration) // EVENTS_EACH)
