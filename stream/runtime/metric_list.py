@@ -14,9 +14,9 @@ from typing import Literal, get_args
 from schemas.dead_letter import Reason
 from schemas.events import EVENT_TYPES
 from schemas.types import CAUSES
+from stream.runtime.observing import Failure
 
 Outcome = Literal["accepted", "duplicate", "dead_lettered"]
-Failure = Literal["fenced", "unavailable", "error"]
 Labels = tuple[str, ...]
 
 UNKNOWN = "unknown"

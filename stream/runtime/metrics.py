@@ -24,7 +24,8 @@ from prometheus_client.registry import Collector
 from schemas.events import EVENT_TYPES
 from stream import kernels
 from stream.runtime import metric_list as m
-from stream.runtime.metric_list import SPECS, Failure, Labels, Outcome, Spec
+from stream.runtime.metric_list import SPECS, Labels, Outcome, Spec
+from stream.runtime.observing import Failure
 from stream.transport.base import TopicPartition
 
 

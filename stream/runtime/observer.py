@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stream.runtime.health import Health
-from stream.runtime.metric_list import Failure
 from stream.runtime.metrics import Metrics, Uncommitted
+from stream.runtime.observing import Failure
 from stream.transport.base import TopicPartition
 
 
