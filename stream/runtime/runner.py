@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.aside import Aside
 from stream.runtime import crash
-from stream.runtime.aside import Aside
 from stream.runtime.changelog import Changelog
 from stream.runtime.observing import Failure, Observer, SilentObserver
 from stream.runtime.restore import Restore

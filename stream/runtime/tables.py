@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from stream.runtime.aside import Aside
+from stream.aside import Aside
 from stream.runtime.stage import Stage
 from stream.transport.base import Record, TopicPartition, Transport
 

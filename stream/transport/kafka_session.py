@@ -29,6 +29,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import MemberState
 from kafka.structs import TopicPartition as KafkaPartition
 
+from stream.aside import Aside
 from stream.transport.base import (
     Committed,
     FencedError,
@@ -43,7 +44,6 @@ from stream.transport.kafka_clients import BATCH_BYTES, Clients
 from stream.transport.kafka_encode import encode
 from stream.transport.kafka_fetch import Ahead, columns, poll, poll_once
 from stream.transport.kafka_group import CopartitionAssignor, Ownership
-from stream.transport.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -211,10 +211,10 @@ class KafkaSession(Session):
         if self._closed:
             return
         self._closed = True
-        goodbye = Watchdog(f"kafka-close-{self._group}")
+        goodbye = Aside(f"kafka-close-{self._group}")
         for step in (self._leave, self._drop_producer):
             try:
-                goodbye.run(step, _GOODBYE_S)
+                goodbye.call(step).result(_GOODBYE_S)
             except (KafkaError, TimeoutError, RuntimeError) as error:
                 log.warning("closing a session of %s: %s", self._group, str(error) or "timed out")
         goodbye.close()
@@ -338,14 +338,14 @@ class KafkaSession(Session):
         return {where: columns(records, where.topic) for where, records in ours.items()}
 
     def _guard(self, call: Callable[[], Any], timeout: float) -> None:
-        watchdog = Watchdog(f"kafka-join-{self._group}")
+        aside = Aside(f"kafka-join-{self._group}")
         with self._clients.errors():
             try:
-                watchdog.run(call, timeout)
+                aside.call(call).result(timeout)
             except TimeoutError as error:
                 raise KafkaTimeoutError(f"no answer within {timeout:g} s") from error
             finally:
-                watchdog.close()
+                aside.close()
 
     def _check_open(self) -> None:
         if self._closed or self._dead:

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from stream.runtime.aside import Aside
+from stream.aside import Aside
 
 
 def test_calls_are_made_in_order_on_one_other_thread() -> None:

@@ -1,4 +1,7 @@
-"""What a runner need not wait for: calls of the transport, one after the other on a thread beside it."""
+"""Calls on a thread beside the caller's: what it need not wait for, or gives up waiting for after a deadline.
+
+A call of the client can hang; `call(...).result(seconds)` raises TimeoutError then, and the thread is of no more use.
+"""
 
 from __future__ import annotations
 
