@@ -17,6 +17,7 @@ from stream.runtime import changelog, crash
 from stream.runtime.runner import Runner
 from stream.runtime.signals import stop_on_signals
 from stream.transport.base import TransportError
+from stream.transport.embedded import EmbeddedTransport
 from tests.faults.campaigns import CAMPAIGNS
 from tests.faults.journal import journal
 
@@ -39,6 +40,8 @@ def _work(
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {name} %(name)s %(levelname)s %(message)s")
     logging.getLogger("kafka").setLevel(logging.ERROR)
     transport = journal(config.transport.open(create=False), name)
+    if crash_point is not None and crash_point.endswith(":stop") and isinstance(transport, EmbeddedTransport):
+        _stop_between_transactions(transport)
     campaigns = CAMPAIGNS
     wall_clock = config.runner.clock == "wall"
     while True:
@@ -67,6 +70,18 @@ def _work(
         thread.join(15)
     hung = [thread for thread in threads if thread.is_alive()]
     return 1 if died or hung else 0
+
+
+def _stop_between_transactions(transport: EmbeddedTransport) -> None:
+    """Let no thread be in a transaction while another gets to a crash point: a process that is stopped in one, be it
+    a trim, keeps SQLite's lock, and nobody takes its place."""
+    armed = crash.reach
+
+    def reach(point: str) -> None:
+        with transport._store._writing:
+            armed(point)
+
+    crash.reach = reach
 
 
 def _redirect(log: Path) -> None:
