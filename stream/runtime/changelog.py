@@ -1,11 +1,10 @@
 """The changelog: a stage's state as a topic, one record for each partition and commit.
 
-A record frames one StateDelta: `RSC2`, the header's length, a JSON header, the payload. A delta carries what changed
-and a slice of a rolling rewrite of the whole state, cycle after cycle; `upto` says how far the running one has come.
-What it has not rewritten yet is in the records of the one before, from the first whose slice reached further. A restore
-reads from there (`restore_from`) to the end, last write wins, and everything older may be deleted. With as many rows
-in the slices as were changed that is twice the state. A stage that does not say how far it has come needs the running
-cycle and the whole one before it.
+A record frames one StateDelta: `RSC3`, the header's length, a JSON header, the payload. A delta carries what changed,
+and of the rest what is due to be written again (`stream/runtime/rewrite.py`); `keeps` says how many of the last deltas
+hold the whole state. A restore reads from there (`restore_from`) to the end, last write wins, and everything older may
+be deleted. A stage that does not say so writes its state in cycles: it needs the running one and the whole one before
+it. `RSC2`, of former releases, is read too.
 
 Invariant: records below `restore_from` of the newest record are never needed, records from it on are never trimmed.
 """
@@ -26,7 +25,8 @@ from stream.runtime import crash
 from stream.runtime.stage import StateDelta
 from stream.transport.base import OutRecord, TopicPartition, Transport, TransportError
 
-_MAGIC = b"RSC2"
+_MAGIC = b"RSC3"
+_READ = (b"RSC2", _MAGIC)
 _PREFIX = struct.Struct("<4sI")
 PART_BYTES = 900_000
 """Below the broker's default limit for a record (1 MiB), header included."""
@@ -45,7 +45,6 @@ class StateLostError(TransportError):
 class _Mark(NamedTuple):
     """One delta in the topic."""
 
-    upto: int
     offset: int
     size: int
 
@@ -54,9 +53,9 @@ class _Mark(NamedTuple):
 class Cursor:
     """Where one partition's changelog stands: the deltas that a restore needs, and the input offsets of the newest."""
 
-    before: deque[_Mark] = field(default_factory=deque)
-    """Of the last whole cycle, what the running one has not rewritten."""
-    running: list[_Mark] = field(default_factory=list)
+    marks: deque[_Mark] = field(default_factory=deque)
+    whole: int = 0
+    """How many of them, the first ones, are a whole cycle; those behind are the running one."""
     inputs: Mapping[str, int | None] = field(default_factory=dict)
     needed: int = 0
     """Bytes of these deltas."""
@@ -67,27 +66,24 @@ class Cursor:
 
     def restore_from(self) -> int | None:
         """The offset of the first delta that is needed; None before there is any."""
-        first = self.before[0] if self.before else self.running[0] if self.running else None
-        return None if first is None else first.offset
+        return self.marks[0].offset if self.marks else None
 
-    def advance(self, starts_cycle: bool, upto: int) -> None:
+    def advance(self, starts_cycle: bool, keeps: int) -> None:
         """A delta comes next: forget what is not needed beside it. `add` it when its offset is known."""
-        if starts_cycle:
-            self._forget(len(self.before))
-            self.before.extend(self.running)
-            self.running.clear()
-        if upto:
-            kept = (number for number, mark in enumerate(self.before) if not 0 < mark.upto <= upto)
-            self._forget(next(kept, len(self.before)))
+        if keeps:
+            self._forget(len(self.marks) + 1 - keeps)
+        elif starts_cycle:
+            self._forget(self.whole)
+            self.whole = len(self.marks)
 
-    def add(self, upto: int, offset: int, size: int) -> None:
+    def add(self, offset: int, size: int) -> None:
         """The delta of the last `advance`."""
-        self.running.append(_Mark(upto, offset, size))
+        self.marks.append(_Mark(offset, size))
         self.needed += size
 
     def _forget(self, count: int) -> None:
         for _ in range(count):
-            size = self.before.popleft().size
+            size = self.marks.popleft().size
             self.needed -= size
             self.needless += size
 
@@ -105,7 +101,7 @@ def decode_frame(value: bytes | None, where: str) -> Frame:
     if value is None or len(value) < _PREFIX.size:
         raise StateLostError(f"{where}: no changelog record; was the topic compacted or written by something else?")
     magic, length = _PREFIX.unpack_from(value)
-    if magic != _MAGIC:
+    if magic not in _READ:
         raise StateLostError(f"{where}: not a changelog record (magic {magic!r})")
     header: dict[str, Any] = orjson.loads(value[_PREFIX.size : _PREFIX.size + length])
     payload = value[_PREFIX.size + length :]
@@ -166,8 +162,8 @@ class Changelog:
             if len(parts) < header["parts"]:
                 continue
             last = header
-            cursor.advance(header["starts_cycle"], header["upto"])
-            cursor.add(header["upto"], first_of_parts, size)
+            cursor.advance(header["starts_cycle"], header.get("keeps", 0))
+            cursor.add(first_of_parts, size)
             cursor.inputs = header["inputs"]
             yield header["meta"], b"".join(parts)
             crash.reach("in_restore")
@@ -215,7 +211,7 @@ class Changelog:
     def frame(self, partition: int, delta: StateDelta, inputs: Mapping[str, int | None]) -> list[OutRecord]:
         """The records (one, or several below the size limit) that carry a delta. Commit them, then call `written`."""
         cursor = self._cursors[partition]
-        cursor.advance(delta.starts_cycle, delta.upto)
+        cursor.advance(delta.starts_cycle, delta.keeps)
         cursor.inputs = inputs
         payload = delta.payload
         chunks = [payload[i : i + PART_BYTES] for i in range(0, len(payload), PART_BYTES)] or [b""]
@@ -230,7 +226,7 @@ class Changelog:
                     # Null: this delta is all that is needed, and its own offset is not known yet.
                     "restore_from": cursor.restore_from(),
                     "starts_cycle": delta.starts_cycle,
-                    "upto": delta.upto,
+                    "keeps": delta.keeps,
                     "inputs": dict(inputs),
                     "meta": delta.meta if number == len(chunks) - 1 else {},
                 },
@@ -244,7 +240,7 @@ class Changelog:
     def written(self, partition: int, delta: StateDelta, offset: int) -> int | None:
         """A delta was committed at `offset`; returns the offset to trim the topic to, when it is time."""
         cursor = self._cursors[partition]
-        cursor.add(delta.upto, offset, cursor.framed)
+        cursor.add(offset, cursor.framed)
         if cursor.needless < max(TRIM_BYTES, TRIM_SHARE * cursor.needed):
             return None
         cursor.needless = 0

@@ -22,9 +22,8 @@ class StateDelta:
     meta: dict[str, Any] = field(default_factory=dict)
     starts_cycle: bool = False
     """This delta begins a cycle: from it up to the next one that does, the deltas hold the whole state."""
-    upto: int = 0
-    """The running cycle has come so far: rows below this number are rewritten. For stages whose rows keep their numbers
-    from cycle to cycle, and are only added to; 0: not told."""
+    keeps: int = 0
+    """So many of the last deltas, this one among them, hold the whole state; 0: not told, for stages with cycles."""
 
 
 @dataclass(slots=True)

@@ -1,13 +1,13 @@
 """The users of one partition: their table, where they stand, the partition's clock and its counters.
 
 Invariant: everything here is a function of the committed deltas. `touch` names each row that a batch changed;
-`delta` packs those rows and the next slice of the table, so that one cycle of deltas holds every row.
+`delta` packs those rows, and what must be written again so that old deltas may go (`stream/runtime/rewrite.py`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from stream.features.layout import Extra, Layout
 from stream.features.table import UserTable
+from stream.runtime.rewrite import Rewrite, distinct
 from stream.runtime.stage import StateDelta
 from stream.segments.assign import NONE, QUARANTINE, Standing
 from stream.segments.rule_slots import COLUMNS as RULE_COLUMNS
@@ -44,11 +45,6 @@ ahead of the slice of a model switch that would have come to them."""
 REBUILT: Final = "rebuilt"
 """A counter: with it the others count what was kept when the state was rebuilt, and not all there ever was."""
 
-SLICE_FLOOR = 64
-"""Rows of the rolling rewrite that a commit carries at the least, so that a quiet partition's cycle ends too."""
-SLICE_SHARE = 1
-"""Touched rows for each row of the rewrite beyond that: at one a cycle is twice the table, and so is the changelog."""
-
 
 class Population:
     """One partition's users. `clock` is the largest time seen (arrival or wall), `swept_at` the last sweep's."""
@@ -68,7 +64,7 @@ class Population:
         self.rules = RuleSlots()
         self._touched: list[Rows] = []
         self._sizes: Counter[int] = Counter()
-        self._cursor = 0
+        self._rewrite = Rewrite()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -133,15 +129,11 @@ class Population:
         return {NONE: len(self) - sum(placed.values()), **placed}
 
     def delta(self) -> StateDelta:
-        """The rows touched since the last call and the next slice, packed."""
-        touched = _distinct(self._touched)
+        """The rows touched since the last call, and those that are due to be written again, packed."""
+        touched = distinct(self._touched)
         self._touched.clear()
-        starts_cycle = self._cursor == 0
-        size = max(SLICE_FLOOR, len(touched) // SLICE_SHARE)
-        stop = min(self._cursor + size, len(self.table))
-        rows = _distinct([touched, np.arange(self._cursor, stop)])
-        self._cursor = 0 if stop >= len(self.table) else stop
-        return StateDelta(self.table.pack(rows), self.meta(), starts_cycle, stop)
+        rows, keeps = self._rewrite.next(touched, len(self.table))
+        return StateDelta(self.table.pack(rows), self.meta(), keeps=keeps)
 
     def meta(self) -> dict[str, Any]:
         """All but the users, as JSON values."""
@@ -151,7 +143,6 @@ class Population:
             "stream_time": self.table.stream_time,
             "model_version": self.model_version,
             "switching": self.switching,
-            "cursor": self._cursor,
             "counters": dict(self.counters),
             "rules": self.rules.to_meta(),
         }
@@ -165,14 +156,16 @@ class Population:
         """As `restore`, with a pause after each delta."""
         newest: dict[str, Any] | None = None
         for meta, payload in deltas:
-            self.table.unpack(payload)
+            self._rewrite.restore(self.table.unpack(payload))
             newest = meta
             yield
         if newest is None:
             return
         # Users stand in the rows in which they stood: the order of outputs, and so of all that is learned from
         # them, must not depend on whether there was a restart.
-        self.table.reorder(np.argsort(self.table.column("row"), kind="stable"))
+        order = np.argsort(self.table.column("row"), kind="stable")
+        self.table.reorder(order)
+        self._rewrite.reorder(order)
         self.clock = newest["clock"]
         self.swept_at = newest["swept_at"]
         self.table.stream_time = newest["stream_time"]
@@ -181,14 +174,5 @@ class Population:
         self.counters = Counter(newest["counters"])
         self.rules = RuleSlots.from_meta(newest.get("rules"))
         self.rules.count(read_words(self.table, slice(None)))
-        self._cursor = newest["cursor"]
         segments, counts = np.unique(self.table.column("segment")[: len(self)], return_counts=True)
         self._sizes = Counter(dict(zip(segments.tolist(), counts.tolist(), strict=True)))
-
-
-def _distinct(parts: Sequence[Rows]) -> Rows:
-    """The rows of all parts, ascending, each once. Parts are mostly sorted: a merge is a seventh of `np.unique`."""
-    rows = np.sort(np.concatenate([*parts, np.empty(0, np.intp)]), kind="stable")
-    first = np.ones(len(rows), bool)
-    np.not_equal(rows[1:], rows[:-1], out=first[1:])
-    return rows[first]

@@ -28,6 +28,9 @@ _LENGTH_FROM: Final = 12
 _CRC_AT, _SIGNED_FROM = 17, 21
 _MAGIC = 2
 _TRANSACTIONAL = 0x10
+_SAMPLES, _SAMPLE = 4, 2048
+"""So many pieces of so many bytes tell whether a body is worth compressing."""
+_WORTHWHILE = 0.95
 _NULL = b"\x01"
 """The varint of -1."""
 _ATTRIBUTES = b"\x00"
@@ -64,13 +67,15 @@ def seal(
 ) -> bytes:
     """A batch as it goes to the broker, by default of a transaction: compressed, numbered and signed (CRC).
 
-    Parameters: the client's number of a codec, of which none is used where nothing is gained; the number of the first
+    Parameters: the client's number of a codec, of which none is used where little is gained; the number of the first
     record; id, epoch and number are -1 where there is no producer's id.
     """
     body = encoded.body
-    if compression:
+    if compression and not _is_packed(body, _CODECS[compression]):
         packed = _CODECS[compression](body)
         body, compression = (packed, compression) if len(packed) < len(body) else (body, 0)
+    else:
+        compression = 0
     sealed = bytearray(_HEADER.size + len(body))
     _HEADER.pack_into(
         sealed,
@@ -92,6 +97,18 @@ def seal(
     sealed[_HEADER.size :] = body
     struct.pack_into(">I", sealed, _CRC_AT, calc_crc32c(memoryview(sealed)[_SIGNED_FROM:]))
     return bytes(sealed)
+
+
+def _is_packed(body: bytes, codec: Callable[[bytes], bytes]) -> bool:
+    """Whether a sample says that a large body is compressed already, as state is: a codec would take long for nothing.
+
+    The broker, too, would unpack it to look at its records.
+    """
+    if len(body) < _SAMPLES * _SAMPLE * 4:
+        return False
+    step = len(body) // _SAMPLES
+    sample = b"".join(body[at : at + _SAMPLE] for at in range(step // 2, len(body), step))
+    return len(codec(sample)) > len(sample) * _WORTHWHILE
 
 
 _CODECS: Final[dict[int, Callable[[bytes], bytes]]] = {

@@ -109,6 +109,10 @@ class Exchange:
             self._coordinators[kind, key] = found
         return found
 
+    def known_coordinator(self, kind: CoordinatorType, key: str) -> int | None:
+        """What `coordinator` found, and nothing has spoken against since."""
+        return self._coordinators.get((kind, key))
+
     async def leaders(self, partitions: Iterable[KafkaPartition]) -> dict[int, list[KafkaPartition]]:
         """Partitions by the node that leads them. Raises LeaderNotAvailableError where one has no leader now."""
         by_node: dict[int, list[KafkaPartition]] = {}

@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from kafka import errors as kafka_errors
@@ -113,13 +114,28 @@ class TransactionalProducer:
                     await self._check_led()
                 await self._end(committed=True)
 
+            early: list[Awaitable[Any]] = []
+
+            def follow(node: int) -> None:
+                """A broker answers one connection in order: where it has everything, the offsets go right behind the
+                records, and wait for no answer but their own."""
+                if not early and node == self._exchange.known_coordinator(CoordinatorType.GROUP, group.group_id):
+                    early.append(self._exchange.send(self._offsets_request(offsets, group), node))
+
             if not self._implicit:
                 await self._enter(outputs, group.group_id, deadline)
-            for batches in rounds:
-                for where, offset in (await self._produce(batches, deadline)).items():
-                    first.setdefault(where, offset)
+            try:
+                for number, batches in enumerate(rounds, 1):
+                    written = await self._produce(batches, deadline, follow if number == len(rounds) else None)
+                    for where, offset in written.items():
+                        first.setdefault(where, offset)
+            except Exception:
+                for answer in early:  # nothing may be on its way when the transaction is aborted
+                    with suppress(kafka_errors.KafkaError):
+                        await answer
+                raise
             crash.reach("after_produce")
-            await self._exchange.insist(lambda: self._send_offsets(offsets, group), deadline)
+            await self._exchange.insist(lambda: self._send_offsets(offsets, group, early), deadline)
             crash.reach("after_offsets")
             crash.reach("in_commit")
             await self._exchange.insist(end, deadline)
@@ -203,8 +219,11 @@ class TransactionalProducer:
             await self._exchange.insist(enter_partitions, deadline)
         await self._exchange.insist(enter_offsets, deadline)
 
-    async def _produce(self, batches: Mapping[KafkaPartition, bytes], deadline: float) -> dict[KafkaPartition, int]:
-        """Have one batch of each partition written; returns where they begin."""
+    async def _produce(
+        self, batches: Mapping[KafkaPartition, bytes], deadline: float, follow: Callable[[int], None] | None
+    ) -> dict[KafkaPartition, int]:
+        """Have one batch of each partition written; returns where they begin. Where one node leads them all, `follow`
+        is called with it as soon as they are sent."""
         written: dict[KafkaPartition, int] = {}
 
         async def step() -> None:
@@ -222,6 +241,8 @@ class TransactionalProducer:
             for node, own in by_node.items():
                 try:
                     answers.append(self._exchange.send(self._produce_request(own, batches), node))
+                    if follow is not None and len(by_node) == 1:
+                        follow(node)
                 except PASSING as error:
                     errors.append(error)
                 if self._implicit:
@@ -249,7 +270,21 @@ class TransactionalProducer:
             max_version=12 if self._implicit else 9,
         )
 
-    async def _send_offsets(self, offsets: Mapping[KafkaPartition, int], group: Any) -> None:
+    async def _send_offsets(
+        self, offsets: Mapping[KafkaPartition, int], group: Any, early: list[Awaitable[Any]]
+    ) -> None:
+        """Have the offsets noted; `early` holds the answer of a request that is out already, if one is."""
+        if early:
+            response = await early.pop()
+        else:
+            node = await self._exchange.coordinator(CoordinatorType.GROUP, group.group_id)
+            response = await self._exchange.send(self._offsets_request(offsets, group), node)
+        check(
+            (each.error_code for topic in response.topics for each in topic.partitions),
+            f"offsets of {group.group_id!r}",
+        )
+
+    def _offsets_request(self, offsets: Mapping[KafkaPartition, int], group: Any) -> Any:
         topic = TxnOffsetCommitRequest.TxnOffsetCommitRequestTopic
         partition = topic.TxnOffsetCommitRequestPartition
         own = _by_topic(
@@ -264,7 +299,7 @@ class TransactionalProducer:
             )
             for where, offset in offsets.items()
         )
-        request = TxnOffsetCommitRequest(
+        return TxnOffsetCommitRequest(
             transactional_id=self._id,
             group_id=group.group_id,
             producer_id=self._producer_id,
@@ -275,12 +310,6 @@ class TransactionalProducer:
             topics=[topic(name=name, partitions=partitions) for name, partitions in own.items()],
             min_version=3,  # those before do not say whose offsets they are
             max_version=5 if self._implicit else 3,
-        )
-        node = await self._exchange.coordinator(CoordinatorType.GROUP, group.group_id)
-        response = await self._exchange.send(request, node)
-        check(
-            (each.error_code for topic in response.topics for each in topic.partitions),
-            f"offsets of {group.group_id!r}",
         )
 
     async def _end(self, *, committed: bool) -> None:

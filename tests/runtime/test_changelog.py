@@ -1,16 +1,18 @@
-"""The rolling rewrite: whatever is touched, however the table grows, and trimmed as hard as may be, nothing is lost."""
+"""What is kept: whatever is touched, however the table grows, and trimmed as hard as may be, nothing is lost."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.runtime import changelog
+from stream.runtime import changelog, rewrite
 from stream.runtime.changelog import Changelog, StateLostError, decode_frame
+from stream.runtime.rewrite import Rewrite
 from stream.runtime.stage import StateDelta
 from stream.transport.base import TopicPartition
 from tests.runtime.memory import MemoryTransport
@@ -19,27 +21,38 @@ WHERE = TopicPartition("rows-state", 0)
 
 
 class Rows:
-    """Numbered rows that are only added to, each the number of the commit that touched it last."""
+    """Numbered rows that are only added to, each the number of the commit that touched it last. They are written in
+    cycles, or where it `tells` so as the processor does it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells: bool = True) -> None:
         self.rows: dict[int, int] = {}
         self.cursor = 0
+        self.tells = tells
+        self.rewrite = Rewrite()
 
-    def delta(self, commit: int, touched: set[int], floor: int, *, tells: bool) -> StateDelta:
+    def delta(self, commit: int, touched: set[int], floor: int) -> StateDelta:
         for row in touched:
             self.rows[row] = commit
+        if self.tells:
+            chosen, keeps = self.rewrite.next(np.array(sorted(touched), np.intp), len(self.rows))
+            return StateDelta(self._packed(chosen.tolist()), {"cursor": 0}, keeps=keeps)
         starts = self.cursor == 0
         stop = min(self.cursor + max(floor, len(touched)), len(self.rows))
-        chosen = touched | set(range(self.cursor, stop))
+        payload = self._packed(sorted(touched | set(range(self.cursor, stop))))
         self.cursor = 0 if stop >= len(self.rows) else stop
-        payload = orjson.dumps([[row, self.rows[row]] for row in chosen])
-        return StateDelta(payload, {"cursor": self.cursor}, starts, stop if tells else 0)
+        return StateDelta(payload, {"cursor": self.cursor}, starts)
+
+    def _packed(self, chosen: list[int]) -> bytes:
+        return orjson.dumps([[row, self.rows[row]] for row in chosen])
 
     def restore(self, made: Changelog, inputs: dict[str, int | None]) -> None:
-        self.rows, self.cursor = {}, 0
+        self.rows, self.cursor, self.rewrite = {}, 0, Rewrite()
         for meta, payload in made.restore(0, inputs):
-            self.rows |= dict(orjson.loads(payload))
+            rows = orjson.loads(payload)
+            self.rows |= dict(rows)
             self.cursor = meta["cursor"]
+            self.rewrite.restore(np.array([row for row, _ in rows], np.intp))
+        self.rewrite.reorder(np.arange(len(self.rows)))
 
 
 commits = st.lists(
@@ -55,17 +68,18 @@ def test_every_commit_leaves_what_a_restore_needs(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(changelog, "TRIM_BYTES", 0)
         patched.setattr(changelog, "TRIM_SHARE", 0.0)
+        patched.setattr(rewrite, "FLOOR", floor)
         transport = MemoryTransport()
-        table, made = Rows(), Changelog(transport, "rows", WHERE.topic)
+        table, made = Rows(tells=tells), Changelog(transport, "rows", WHERE.topic)
         table.restore(made, {})
         for number, (new, again, restarted) in enumerate(script):
             known = len(table.rows)
             touched = {row for row in again if row < known} | set(range(known, known + new))
-            delta = table.delta(number, touched, floor, tells=tells)
+            delta = table.delta(number, touched, floor)
             before = commit(transport, made, delta)
             if before is not None:
                 made.trim(0, before)
-            found, reader = Rows(), Changelog(transport, "rows", WHERE.topic)
+            found, reader = Rows(tells=tells), Changelog(transport, "rows", WHERE.topic)
             found.restore(reader, {"in": number + 1} if number else {})
             assert (found.rows, found.cursor) == (table.rows, table.cursor)
             if restarted:
@@ -89,7 +103,7 @@ def filled(count: int, touched: int) -> tuple[MemoryTransport, Rows, list[float]
         rows = {(number * touched + step) * 7 % count for step in range(touched)}
         if len(table.rows) < count:
             rows = set(range(len(table.rows), min(len(table.rows) + touched, count)))
-        if (before := commit(transport, made, table.delta(number, rows, 1, tells=True))) is not None:
+        if (before := commit(transport, made, table.delta(number, rows, 1))) is not None:
             made.trim(0, before)
         if number > 6 * count // touched:
             kept = transport.logs[WHERE][transport.start_offset(WHERE) :]
@@ -102,7 +116,7 @@ def test_the_topic_stays_below_three_times_the_state(monkeypatch: pytest.MonkeyP
     _, _, sizes = filled(2_000, 40)
     assert len(sizes) > 200
     assert max(sizes) < 3
-    assert min(sizes) > 1, "less than the state cannot be enough"
+    assert min(sizes) >= 1, "less than the state cannot be enough"
 
 
 def test_the_start_of_an_input_whose_head_has_expired_is_no_loss_before_anything_was_read() -> None:
@@ -110,7 +124,7 @@ def test_the_start_of_an_input_whose_head_has_expired_is_no_loss_before_anything
     transport = MemoryTransport()
     made = Changelog(transport, "rows", WHERE.topic)
     made.begin(0)
-    transport.produce(made.frame(0, Rows().delta(0, set(), 1, tells=True), {"in": None}))
+    transport.produce(made.frame(0, Rows().delta(0, set(), 1), {"in": None}))
     transport.starts[TopicPartition("in", 0)] = 500
     assert list(Changelog(transport, "rows", WHERE.topic).restore(0, {"in": 500}))
     with pytest.raises(StateLostError, match="does not stand where"):
@@ -128,3 +142,30 @@ def test_a_record_less_than_is_needed_is_a_lost_state() -> None:
     transport.starts[WHERE] += 1
     with pytest.raises(StateLostError, match="its newest record needs"):
         found.restore(Changelog(transport, "rows", WHERE.topic), {"in": last})
+
+
+def test_records_of_former_releases_are_read_and_gone_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`RSC2` said how far a cycle had come, in place of how many deltas are kept."""
+    monkeypatch.setattr(changelog, "TRIM_BYTES", 0)
+    transport = MemoryTransport()
+    old, made = Rows(tells=False), Changelog(transport, "rows", WHERE.topic)
+    old.restore(made, {})
+    for number in range(20):
+        offset = transport.end_offset(WHERE)
+        delta = old.delta(number, {number % 7, number} & set(range(len(old.rows) + 1)), 2)
+        (frame,) = made.frame(0, delta, {"in": offset + 1})
+        made.written(0, delta, offset)
+        header, payload = (decoded := decode_frame(frame.value, "")).header, decoded.payload
+        del header["keeps"]
+        text = orjson.dumps(header | {"upto": 3})
+        transport.produce([frame._replace(value=b"RSC2" + len(text).to_bytes(4, "little") + text + payload)])
+    new = Rows()
+    new.restore(again := Changelog(transport, "rows", WHERE.topic), {"in": 20})
+    assert new.rows == old.rows
+    for number in range(20, 40):
+        if (before := commit(transport, again, new.delta(number, {number % 3}, 2))) is not None:
+            again.trim(0, before)
+    assert transport.start_offset(WHERE) > 20, "what the former release wrote is needed no more"
+    found = Rows()
+    found.restore(Changelog(transport, "rows", WHERE.topic), {"in": 40})
+    assert found.rows == new.rows

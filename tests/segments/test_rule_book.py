@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.features.spec import parse_features
-from stream.segments import population, rule_book
+from stream.runtime import rewrite
+from stream.segments import rule_book
 from stream.segments.rule_slots import EPOCH, WORD_BITS, WORDS
 from stream.segments.rules import MAX_RULES, RuleSegment
 from stream.transport.base import OutRecord
@@ -361,8 +362,7 @@ def test_a_pass_that_was_broken_off_goes_on_where_it_stood(monkeypatch: pytest.M
 @pytest.fixture
 def only_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit carries what was touched and next to nothing else, so that what was forgotten is missed."""
-    monkeypatch.setattr(population, "SLICE_FLOOR", 1)
-    monkeypatch.setattr(population, "SLICE_SHARE", 10**9)
+    monkeypatch.setattr(rewrite, "HELD_SHARE", 10**9)
 
 
 @pytest.mark.usefixtures("only_touched")
@@ -487,8 +487,7 @@ def test_after_every_look_everybody_is_where_their_rules_say(
 def test_restarts_make_no_difference_to_what_is_written(script: list[tuple[str, Any, int]], wall: bool) -> None:
     # Only what was touched is written, so that what should have been is missed.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(population, "SLICE_FLOOR", 1)
-        patch.setattr(population, "SLICE_SHARE", 10**9)
+        patch.setattr(rewrite, "HELD_SHARE", 10**9)
         patch.setattr(rule_book, "SLICE_CHANGES", 5)
         assert run(script, wall, restarts=True) == run(script, wall, restarts=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,6 +84,15 @@ def test_what_compression_makes_larger_is_sent_as_it_is(codec: str) -> None:
     attributes = [of_ours(records, 10_000, compression)[0][22] for records in (large, small)]
     assert [each & 7 for each in attributes] == [compression, 0]
     assert of_ours(small, 10_000, compression) == of_the_client(small, 10_000, compression)
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_what_is_compressed_already_is_sent_as_it_is_and_what_is_so_in_part_is_not(codec: str) -> None:
+    noise = random.Random(4).randbytes(200_000)
+    for value, attributes in ((noise, 0), (noise[:100_000] + bytes(100_000), CODECS[codec])):
+        (batch,) = of_ours([OutRecord("t", b"k", value, 0, (), 5)], 1 << 20, CODECS[codec])
+        assert batch[22] & 7 == attributes
+        assert read([batch]) == [(b"k", value, [], 5)]
 
 
 def test_zstd_makes_no_more_of_changes_than_the_client_does() -> None:

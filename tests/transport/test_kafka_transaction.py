@@ -222,19 +222,37 @@ class Immediate(Exchange):
             _topics={"out"},
         )
 
-    def begin(self, steps: Callable[[], Coroutine[Any, Any, T]]) -> Callable[[float], T]:
-        def end(seconds: float) -> T:
-            try:
-                steps().send(None)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            raise AssertionError("it waits for something")
+    def send(self, request: Any, node: int) -> Any:
+        """At once: what comes of it is waited for."""
+        answered = _outcome(self._manager.send(request, node_id=node))
 
-        return end
+        async def answer() -> Any:
+            return answered()
+
+        return answer()
+
+    def begin(self, steps: Callable[[], Coroutine[Any, Any, T]]) -> Callable[[float], T]:
+        return lambda seconds: _outcome(steps())()
 
     def close(self) -> None:
         pass
+
+
+def _outcome(step: Coroutine[Any, Any, T]) -> Callable[[], T]:
+    """Run a coroutine that waits for nothing; the call returns what it returns, or raises."""
+    try:
+        step.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return lambda: result
+    except kafka_errors.KafkaError as error:
+        failed = error
+
+        def fail() -> T:
+            raise failed
+
+        return fail
+    raise AssertionError("it waits for something")
 
 
 async def _nothing(*arguments: Any) -> None:
@@ -247,6 +265,23 @@ def producer_on(broker: Broker, leaders: Mapping[Any, int] | None = None) -> Tra
     )
     producer.start(1.0)
     return producer
+
+
+def listen(producer: TransactionalProducer, note: Callable[[Any], None]) -> None:
+    """Have each request noted, once its answer is waited for."""
+    exchange: Any = producer._exchange
+    send = exchange.send
+
+    def listening(request: Any, node: int) -> Any:
+        answer = send(request, node)
+
+        async def listened() -> Any:
+            note(request)
+            return await answer
+
+        return listened()
+
+    exchange.send = listening
 
 
 def commit(producer: TransactionalProducer, outputs: Mapping[Any, list[bytes]], offset: int) -> dict[Any, int]:
@@ -368,6 +403,60 @@ def test_every_leader_gets_its_own_partitions() -> None:
     broker.heard.clear()
     assert commit(producer, {A: [b"x"], B: [b"y"]}, 1) == {A: 0, B: 0}
     assert broker.heard == ["Produce", "Produce", "TxnOffsetCommit", "EndTxn"]
+
+
+def test_offsets_go_right_behind_the_records_where_one_broker_has_it_all() -> None:
+    broker = Broker(2)
+    producer = producer_on(broker)
+    commit(producer, {A: [b"x"]}, 1)  # now the coordinator is known
+    heard: list[list[str]] = []
+    listen(producer, lambda request: heard.append(list(broker.heard)))
+    broker.heard.clear()
+    assert commit(producer, {A: [b"y"], B: [b"z"]}, 2) == {A: 1, B: 0}
+    assert heard[0] == ["Produce", "TxnOffsetCommit"], "the answer for the records was waited for first"
+    assert broker.heard == ["Produce", "TxnOffsetCommit", "EndTxn"]
+    broker.heard.clear()
+    assert commit(producer, {A: [b"%d" % number * 80 for number in range(3)]}, 3) == {A: 2}
+    assert broker.heard == [*["Produce"] * 3, "TxnOffsetCommit", "EndTxn"], "behind the last ones"
+
+
+@pytest.mark.parametrize("faults", [[NOT_LEADER], ["", CONCURRENT], [CONCURRENT, CONCURRENT], ["unheard", "unheard"]])
+def test_records_or_offsets_that_are_turned_away_come_again_before_the_end(faults: list[str | int]) -> None:
+    broker = Broker(2)
+    producer = producer_on(broker)
+    commit(producer, {A: [b"x"]}, 1)
+    broker.heard.clear()
+    broker.faults = iter(faults)
+    assert commit(producer, {A: [b"y"]}, 2) == {A: 1}
+    assert (broker.visible, broker.offsets) == ({A: [b"x", b"y"]}, {IN: 2})
+    assert broker.heard[:2] == ["Produce", "TxnOffsetCommit"] and broker.heard[-1] == "EndTxn"
+    assert broker.heard.count("Produce") == 1 + bool(faults[0])
+    assert broker.heard.count("TxnOffsetCommit") == 1 + (len(faults) > 1)
+
+
+def test_after_records_that_are_refused_no_offsets_are_on_their_way() -> None:
+    broker = Broker(2)
+    producer = producer_on(broker)
+    commit(producer, {A: [b"x"]}, 1)
+    awaited: list[str] = []
+    listen(producer, lambda request: awaited.append(type(request).__name__))
+    broker.faults = iter([OUT_OF_ORDER, ILLEGAL_GENERATION])
+    with pytest.raises(kafka_errors.OutOfOrderSequenceNumberError, match="out/0"):
+        commit(producer, {A: [b"y"]}, 2)
+    assert awaited == ["ProduceRequest", "TxnOffsetCommitRequest"]
+    producer.abort(1.0)
+    assert (broker.visible, broker.offsets) == ({A: [b"x"]}, {IN: 1})
+
+
+def test_the_offsets_of_another_broker_wait_for_the_records() -> None:
+    broker = Broker(2)
+    producer = producer_on(broker, {A: 2})
+    commit(producer, {A: [b"x"]}, 1)
+    broker.heard.clear()
+    broker.faults = iter([OUT_OF_ORDER])
+    with pytest.raises(kafka_errors.OutOfOrderSequenceNumberError):
+        commit(producer, {A: [b"y"]}, 2)
+    assert broker.heard == ["Produce"]
 
 
 def test_a_partition_without_a_leader_is_waited_for() -> None:
