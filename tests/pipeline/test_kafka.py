@@ -41,7 +41,8 @@ def on_kafka(bootstrap: str, prefix: str, **overrides: Any) -> Config:
             "transport.kafka.bootstrap_servers": bootstrap,
             "transport.kafka.topic_prefix": prefix,
             "transport.kafka.session_timeout": "6s",
-            "runner.batch_records": 700,
+            # Small, so that the modeller keeps up: where the first model comes late, few users change segment.
+            "runner.batch_records": 100,
             "runner.clock": "record",
             "modeller.warm_up.users": 100,
             "modeller.review.fewest": 200,
