@@ -1,7 +1,7 @@
 """The rows that a campaign stage keeps for one partition, and their packing into the changelog.
 
-Invariant: from a delta that starts a cycle up to the next one that does, the deltas hold every row: each carries the
-rows changed since the last one and the next slice of all of them. A removed row is null. The payload is a
+Invariant: the deltas of a whole cycle hold every row: each carries the rows changed since the last one and the next
+slice of all of them. So the running cycle and the one before it are kept. A removed row is null. The payload is a
 JSON object of rows by key, compressed with zstd; no pickles.
 """
 
@@ -36,6 +36,9 @@ class StateTable:
         self._cycle: list[str] = []
         self._next = 0
         self._age = 0
+        """Deltas of the running cycle."""
+        self._before = 0
+        """Those before it, which are needed until it is whole."""
         self._started = False
 
     def __len__(self) -> int:
@@ -64,7 +67,7 @@ class StateTable:
         """What changed since the last delta, and the next slice. Rows of the slice for which `expired` is true go."""
         starts = not self._started or (self._next >= len(self._cycle) and self._age >= MIN_CYCLE)
         if starts:
-            self._begin_cycle()
+            self._begin_cycle(self._age)
         self._age += 1
         end = self._next + max(MIN_SLICE, len(self._changed), len(self._cycle) // MIN_CYCLE)
         for key in self._cycle[self._next : end]:
@@ -78,7 +81,7 @@ class StateTable:
         told = {key: self.rows.get(key) for key in self._changed}
         self._changed.clear()
         payload = zstd.compress(orjson.dumps(told)) if told else b""
-        return StateDelta(payload, {**meta, "v": VERSION}, starts)
+        return StateDelta(payload, {**meta, "v": VERSION}, keeps=self._before + self._age)
 
     def restore(self, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> dict[str, Any]:
         """Become what the deltas say; returns the last one's meta. Raises ValueError where they cannot be read."""
@@ -87,6 +90,7 @@ class StateTable:
     def restoring(self, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> Generator[None, None, dict[str, Any]]:
         """As `restore`, with a pause after each delta."""
         meta: dict[str, Any] = {}
+        count = 0
         decompressor = zstd.decompressor()
         for meta, payload in deltas:
             if meta.get("v") != VERSION:
@@ -99,14 +103,16 @@ class StateTable:
                     self.rows.pop(key, None)
                 else:
                     self.rows[key] = row
+            count += 1
             yield
         if meta:
             # The running cycle goes on: it is whole only when every row has been told again.
-            self._begin_cycle()
+            self._begin_cycle(count)
         return meta
 
-    def _begin_cycle(self) -> None:
+    def _begin_cycle(self, before: int) -> None:
         self._started = True
+        self._before = before
         self._cycle = list(self.rows)
         self._next = 0
         self._age = 0

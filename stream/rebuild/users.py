@@ -58,9 +58,9 @@ def rebuild_users(
     _stand(population, config, _stood(transport, partition))
     population.counters[REBUILT] += 1
     count = len(population)
-    for start in range(0, max(count, 1), USERS_A_RECORD):
+    for number, start in enumerate(range(0, max(count, 1), USERS_A_RECORD), 1):
         rows = np.arange(start, min(start + USERS_A_RECORD, count))
-        yield StateDelta(population.table.pack(rows), population.meta(), start == 0, start + len(rows))
+        yield StateDelta(population.table.pack(rows), population.meta(), keeps=number)
 
 
 def _from_events(transport: Transport, config: Config, partition: int, stands: Mapping[str, int]) -> Population:

@@ -1,10 +1,9 @@
 """The changelog: a stage's state as a topic, one record for each partition and commit.
 
 A record frames one StateDelta: `RSC3`, the header's length, a JSON header, the payload. A delta carries what changed,
-and of the rest what is due to be written again (`stream/runtime/rewrite.py`); `keeps` says how many of the last deltas
-hold the whole state. A restore reads from there (`restore_from`) to the end, last write wins, and everything older may
-be deleted. A stage that does not say so writes its state in cycles: it needs the running one and the whole one before
-it. `RSC2`, of former releases, is read too.
+and of the rest what is due to be written again (for the users see `stream/runtime/rewrite.py`); `keeps` says how many of
+the last deltas hold the whole state. A restore reads from there (`restore_from`) to the end, last write wins, and what
+is older may be deleted. `RSC2`, of former releases, is read too: it does not say so, and everything is kept.
 
 Invariant: records below `restore_from` of the newest record are never needed, records from it on are never trimmed.
 """
@@ -54,8 +53,6 @@ class Cursor:
     """Where one partition's changelog stands: the deltas that a restore needs, and the input offsets of the newest."""
 
     marks: deque[_Mark] = field(default_factory=deque)
-    whole: int = 0
-    """How many of them, the first ones, are a whole cycle; those behind are the running one."""
     inputs: Mapping[str, int | None] = field(default_factory=dict)
     needed: int = 0
     """Bytes of these deltas."""
@@ -68,24 +65,17 @@ class Cursor:
         """The offset of the first delta that is needed; None before there is any."""
         return self.marks[0].offset if self.marks else None
 
-    def advance(self, starts_cycle: bool, keeps: int) -> None:
+    def advance(self, keeps: int) -> None:
         """A delta comes next: forget what is not needed beside it. `add` it when its offset is known."""
-        if keeps:
-            self._forget(len(self.marks) + 1 - keeps)
-        elif starts_cycle:
-            self._forget(self.whole)
-            self.whole = len(self.marks)
+        while keeps and len(self.marks) >= keeps:
+            size = self.marks.popleft().size
+            self.needed -= size
+            self.needless += size
 
     def add(self, offset: int, size: int) -> None:
         """The delta of the last `advance`."""
         self.marks.append(_Mark(offset, size))
         self.needed += size
-
-    def _forget(self, count: int) -> None:
-        for _ in range(count):
-            size = self.marks.popleft().size
-            self.needed -= size
-            self.needless += size
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +152,7 @@ class Changelog:
             if len(parts) < header["parts"]:
                 continue
             last = header
-            cursor.advance(header["starts_cycle"], header.get("keeps", 0))
+            cursor.advance(header.get("keeps", 0))
             cursor.add(first_of_parts, size)
             cursor.inputs = header["inputs"]
             yield header["meta"], b"".join(parts)
@@ -211,7 +201,7 @@ class Changelog:
     def frame(self, partition: int, delta: StateDelta, inputs: Mapping[str, int | None]) -> list[OutRecord]:
         """The records (one, or several below the size limit) that carry a delta. Commit them, then call `written`."""
         cursor = self._cursors[partition]
-        cursor.advance(delta.starts_cycle, delta.keeps)
+        cursor.advance(delta.keeps)
         cursor.inputs = inputs
         payload = delta.payload
         chunks = [payload[i : i + PART_BYTES] for i in range(0, len(payload), PART_BYTES)] or [b""]
@@ -225,7 +215,6 @@ class Changelog:
                     "crc": zlib.crc32(chunk),
                     # Null: this delta is all that is needed, and its own offset is not known yet.
                     "restore_from": cursor.restore_from(),
-                    "starts_cycle": delta.starts_cycle,
                     "keeps": delta.keeps,
                     "inputs": dict(inputs),
                     "meta": delta.meta if number == len(chunks) - 1 else {},

@@ -20,10 +20,9 @@ class StateDelta:
 
     payload: bytes
     meta: dict[str, Any] = field(default_factory=dict)
-    starts_cycle: bool = False
-    """This delta begins a cycle: from it up to the next one that does, the deltas hold the whole state."""
     keeps: int = 0
-    """So many of the last deltas, this one among them, hold the whole state; 0: not told, for stages with cycles."""
+    """So many of the partition's last deltas, this one among them, hold the whole state: those before them may go. With 1
+    it does so alone; 0 lets nothing go."""
 
 
 @dataclass(slots=True)

@@ -384,7 +384,7 @@ class Modeller(Stage):
         output.commit = True
         version = 0 if self.model is None else self.model.version
         meta = {"version": version, "observations": self.counters["observations"], "clock": self._clock}
-        output.state[PARTITION] = StateDelta(self._dump(), meta, starts_cycle=True)
+        output.state[PARTITION] = StateDelta(self._dump(), meta, keeps=1)
         self._unsaved = 0
         self._saved_at = now_ms
 

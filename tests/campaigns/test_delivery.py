@@ -545,7 +545,7 @@ def test_a_replay_gives_the_same_outcomes_bit_for_bit(tmp_path: Path) -> None:
         found: list[object] = []
         for begin in range(0, len(batch), 30):
             output = made.process({0: batch[begin : begin + 30]}, None)
-            found.append((output.records, [(d.meta, d.payload, d.starts_cycle) for d in output.state.values()]))
+            found.append((output.records, [(d.meta, d.payload, d.keeps) for d in output.state.values()]))
             assert made.tick(None) is None
         return found
 

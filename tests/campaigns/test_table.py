@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -42,7 +41,7 @@ def _short_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.integers(0, 30), steps)
-def test_every_cycle_holds_the_whole_state(begin_with: int, todo: list[tuple[str, str, int]]) -> None:
+def test_what_is_kept_holds_the_whole_state(begin_with: int, todo: list[tuple[str, str, int]]) -> None:
     table, deltas = StateTable(), list[StateDelta]()
     todo = [*(("put", key, 0) for key in KEYS[:begin_with]), ("delta", "", 0), *todo]
     truth: dict[str, list[int]] = {}  # as of the last delta
@@ -58,13 +57,13 @@ def test_every_cycle_holds_the_whole_state(begin_with: int, todo: list[tuple[str
             told.append(truth)
         else:
             table = StateTable()
-            table.restore(pairs(deltas))
+            table.restore(pairs(deltas[len(deltas) - deltas[-1].keeps :]))
             assert table.rows == truth
-    assert deltas[0].starts_cycle
-    starts = [number for number, delta in enumerate(deltas) if delta.starts_cycle]
-    for begin, end in pairwise(starts):
-        assert restored(deltas[begin:end]) == told[end - 1]
-        assert restored(deltas[begin:]) == truth
+    for number, delta in enumerate(deltas):
+        assert 1 <= delta.keeps <= number + 1
+        assert restored(deltas[number + 1 - delta.keeps : number + 1]) == told[number]
+    needed = [number + 1 - delta.keeps for number, delta in enumerate(deltas)]
+    assert needed == sorted(needed), "what was let go is needed no more"
 
 
 def test_what_has_expired_leaves_with_its_slice() -> None:
@@ -74,7 +73,7 @@ def test_what_has_expired_leaves_with_its_slice() -> None:
     deltas = [table.delta({}), *(table.delta({}, lambda key, row: row[0] % 2 == 0) for _ in range(40))]
     assert {row[0] % 2 for row in table.rows.values()} == {1}
     assert restored(deltas) == table.rows
-    assert sum(delta.starts_cycle for delta in deltas) > 2
+    assert deltas[-1].keeps < len(deltas) - 1
 
 
 def test_a_row_that_came_and_went_between_two_deltas_leaves_no_trace() -> None:

@@ -21,36 +21,23 @@ WHERE = TopicPartition("rows-state", 0)
 
 
 class Rows:
-    """Numbered rows that are only added to, each the number of the commit that touched it last. They are written in
-    cycles, or where it `tells` so as the processor does it."""
+    """Numbered rows that are only added to, each the number of the commit that touched it last."""
 
-    def __init__(self, *, tells: bool = True) -> None:
+    def __init__(self) -> None:
         self.rows: dict[int, int] = {}
-        self.cursor = 0
-        self.tells = tells
         self.rewrite = Rewrite()
 
-    def delta(self, commit: int, touched: set[int], floor: int) -> StateDelta:
+    def delta(self, commit: int, touched: set[int]) -> StateDelta:
         for row in touched:
             self.rows[row] = commit
-        if self.tells:
-            chosen, keeps = self.rewrite.next(np.array(sorted(touched), np.intp), len(self.rows))
-            return StateDelta(self._packed(chosen.tolist()), {"cursor": 0}, keeps=keeps)
-        starts = self.cursor == 0
-        stop = min(self.cursor + max(floor, len(touched)), len(self.rows))
-        payload = self._packed(sorted(touched | set(range(self.cursor, stop))))
-        self.cursor = 0 if stop >= len(self.rows) else stop
-        return StateDelta(payload, {"cursor": self.cursor}, starts)
-
-    def _packed(self, chosen: list[int]) -> bytes:
-        return orjson.dumps([[row, self.rows[row]] for row in chosen])
+        chosen, keeps = self.rewrite.next(np.array(sorted(touched), np.intp), len(self.rows))
+        return StateDelta(orjson.dumps([[row, self.rows[row]] for row in chosen.tolist()]), {}, keeps=keeps)
 
     def restore(self, made: Changelog, inputs: dict[str, int | None]) -> None:
-        self.rows, self.cursor, self.rewrite = {}, 0, Rewrite()
-        for meta, payload in made.restore(0, inputs):
+        self.rows, self.rewrite = {}, Rewrite()
+        for _, payload in made.restore(0, inputs):
             rows = orjson.loads(payload)
             self.rows |= dict(rows)
-            self.cursor = meta["cursor"]
             self.rewrite.restore(np.array([row for row, _ in rows], np.intp))
         self.rewrite.reorder(np.arange(len(self.rows)))
 
@@ -61,27 +48,24 @@ commits = st.lists(
 
 
 @settings(max_examples=150)
-@given(script=commits, floor=st.integers(1, 5), tells=st.booleans())
-def test_every_commit_leaves_what_a_restore_needs(
-    script: list[tuple[int, list[int], bool]], floor: int, tells: bool
-) -> None:
+@given(script=commits, floor=st.integers(1, 5))
+def test_every_commit_leaves_what_a_restore_needs(script: list[tuple[int, list[int], bool]], floor: int) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(changelog, "TRIM_BYTES", 0)
         patched.setattr(changelog, "TRIM_SHARE", 0.0)
         patched.setattr(rewrite, "FLOOR", floor)
         transport = MemoryTransport()
-        table, made = Rows(tells=tells), Changelog(transport, "rows", WHERE.topic)
+        table, made = Rows(), Changelog(transport, "rows", WHERE.topic)
         table.restore(made, {})
         for number, (new, again, restarted) in enumerate(script):
             known = len(table.rows)
             touched = {row for row in again if row < known} | set(range(known, known + new))
-            delta = table.delta(number, touched, floor)
-            before = commit(transport, made, delta)
+            before = commit(transport, made, table.delta(number, touched))
             if before is not None:
                 made.trim(0, before)
-            found, reader = Rows(tells=tells), Changelog(transport, "rows", WHERE.topic)
+            found, reader = Rows(), Changelog(transport, "rows", WHERE.topic)
             found.restore(reader, {"in": number + 1} if number else {})
-            assert (found.rows, found.cursor) == (table.rows, table.cursor)
+            assert found.rows == table.rows
             if restarted:
                 table, made = found, reader
 
@@ -103,7 +87,7 @@ def filled(count: int, touched: int) -> tuple[MemoryTransport, Rows, list[float]
         rows = {(number * touched + step) * 7 % count for step in range(touched)}
         if len(table.rows) < count:
             rows = set(range(len(table.rows), min(len(table.rows) + touched, count)))
-        if (before := commit(transport, made, table.delta(number, rows, 1))) is not None:
+        if (before := commit(transport, made, table.delta(number, rows))) is not None:
             made.trim(0, before)
         if number > 6 * count // touched:
             kept = transport.logs[WHERE][transport.start_offset(WHERE) :]
@@ -124,7 +108,7 @@ def test_the_start_of_an_input_whose_head_has_expired_is_no_loss_before_anything
     transport = MemoryTransport()
     made = Changelog(transport, "rows", WHERE.topic)
     made.begin(0)
-    transport.produce(made.frame(0, Rows().delta(0, set(), 1), {"in": None}))
+    transport.produce(made.frame(0, Rows().delta(0, set()), {"in": None}))
     transport.starts[TopicPartition("in", 0)] = 500
     assert list(Changelog(transport, "rows", WHERE.topic).restore(0, {"in": 500}))
     with pytest.raises(StateLostError, match="does not stand where"):
@@ -145,27 +129,28 @@ def test_a_record_less_than_is_needed_is_a_lost_state() -> None:
 
 
 def test_records_of_former_releases_are_read_and_gone_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`RSC2` said how far a cycle had come, in place of how many deltas are kept."""
+    """`RSC2` told of cycles, in place of how many deltas are kept."""
     monkeypatch.setattr(changelog, "TRIM_BYTES", 0)
     transport = MemoryTransport()
-    old, made = Rows(tells=False), Changelog(transport, "rows", WHERE.topic)
+    old, made = Rows(), Changelog(transport, "rows", WHERE.topic)
     old.restore(made, {})
     for number in range(20):
         offset = transport.end_offset(WHERE)
-        delta = old.delta(number, {number % 7, number} & set(range(len(old.rows) + 1)), 2)
+        delta = old.delta(number, {number % 7})
         (frame,) = made.frame(0, delta, {"in": offset + 1})
         made.written(0, delta, offset)
-        header, payload = (decoded := decode_frame(frame.value, "")).header, decoded.payload
-        del header["keeps"]
-        text = orjson.dumps(header | {"upto": 3})
-        transport.produce([frame._replace(value=b"RSC2" + len(text).to_bytes(4, "little") + text + payload)])
+        found = decode_frame(frame.value, "")
+        del found.header["keeps"]
+        header = orjson.dumps(found.header | {"starts_cycle": not number % 5, "upto": 3})
+        value = b"RSC2" + len(header).to_bytes(4, "little") + header + found.payload
+        transport.produce([frame._replace(value=value)])
     new = Rows()
     new.restore(again := Changelog(transport, "rows", WHERE.topic), {"in": 20})
     assert new.rows == old.rows
     for number in range(20, 40):
-        if (before := commit(transport, again, new.delta(number, {number % 3}, 2))) is not None:
+        if (before := commit(transport, again, new.delta(number, {number % 3}))) is not None:
             again.trim(0, before)
     assert transport.start_offset(WHERE) > 20, "what the former release wrote is needed no more"
-    found = Rows()
-    found.restore(Changelog(transport, "rows", WHERE.topic), {"in": 40})
-    assert found.rows == new.rows
+    read = Rows()
+    read.restore(Changelog(transport, "rows", WHERE.topic), {"in": 40})
+    assert read.rows == new.rows

@@ -31,18 +31,20 @@ class Sums(Stage):
     def __init__(self, *, every: int = 1) -> None:
         self.sums: dict[int, dict[str, int]] = {}
         self.cursor: dict[int, int] = {}
+        self.kept: dict[int, tuple[int, int]] = {}
+        """Deltas of the last whole cycle, and of the running one."""
         self.every = every
         self.calls = 0
         self.held: tuple[list[OutRecord], set[str]] = [], set()
 
     def restoring(self, partition: int, deltas: Iterable[tuple[dict[str, Any], bytes]]) -> Generator[None, None, None]:
         sums: dict[str, int] = {}
-        cursor = 0
+        cursor = age = count = 0
         for meta, payload in deltas:
             sums |= orjson.loads(payload)
-            cursor = meta["cursor"]
+            cursor, age, count = meta["cursor"], meta["age"], count + 1
             yield
-        self.sums[partition], self.cursor[partition] = sums, cursor
+        self.sums[partition], self.cursor[partition], self.kept[partition] = sums, cursor, (count - age, age)
 
     def drop(self, partition: int) -> None:
         del self.sums[partition]
@@ -60,11 +62,13 @@ class Sums(Stage):
             keys, cursor = sorted(sums), self.cursor[partition]
             step = -(-len(keys) // 3)
             chosen = touched | set(keys[cursor : cursor + step])
-            starts = cursor == 0
+            before, age = self.kept[partition] if cursor else (self.kept[partition][1], 0)
             if not self.calls % self.every:
                 self.cursor[partition] = 0 if cursor + step >= len(keys) else cursor + step
+                self.kept[partition] = before, age + 1
             payload = orjson.dumps({key: sums[key] for key in chosen})
-            output.state[partition] = StateDelta(payload, {"cursor": self.cursor[partition]}, starts)
+            meta = {"cursor": self.cursor[partition], "age": age + 1}
+            output.state[partition] = StateDelta(payload, meta, keeps=before + age + 1)
         if self.calls % self.every:
             self.held = self.held[0] + output.records, touched
             return Output(commit=False)
@@ -308,7 +312,7 @@ def test_a_large_delta_is_split_and_joined() -> None:
     transport = MemoryTransport()
     big = Changelog(transport, "big", "big-state")
     assert list(big.restore(0, {})) == []
-    delta = StateDelta(random.Random(0).randbytes(2_000_000), {"n": 1}, True)
+    delta = StateDelta(random.Random(0).randbytes(2_000_000), {"n": 1}, keeps=1)
     records = big.frame(0, delta, {"numbers": 5})
     assert len(records) == 3
     assert max(len(record.value or b"") for record in records) < 1_000_000
@@ -336,11 +340,15 @@ def test_a_stage_that_forgets_its_state_is_found_out() -> None:
 
 
 def test_what_a_batch_and_a_tick_after_it_leave_behind_can_be_restored_at_every_commit() -> None:
-    """Each begins a cycle of its own, and trims the changelog to the one before."""
+    """Each holds everything, and trims the changelog to itself."""
 
     class Ticking(Sums):
         def tick(self, now_ms: int | None) -> Output | None:
-            state = {p: StateDelta(orjson.dumps(sums), {"cursor": 0}, True) for p, sums in self.sums.items() if sums}
+            state = {
+                p: StateDelta(orjson.dumps(sums), {"cursor": 0, "age": 1}, keeps=1)
+                for p, sums in self.sums.items()
+                if sums
+            }
             return Output(state=state) if state else None
 
     transport = MemoryTransport()

@@ -116,7 +116,7 @@ def fresh(config: ModellerSettings = QUICK, features: Sequence[Feature] = FEATUR
 def restored(output: Output, config: ModellerSettings = QUICK, features: Sequence[Feature] = FEATURES) -> Modeller:
     """A modeller on another machine that read this output's checkpoint."""
     delta = output.state[0]
-    assert delta.starts_cycle
+    assert delta.keeps == 1
     modeller = Modeller(features, config)
     modeller.restore(0, iter([(delta.meta, delta.payload)]))
     return modeller
