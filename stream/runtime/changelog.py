@@ -1,7 +1,7 @@
 """The changelog: a stage's state as a topic, one record for each partition and commit.
 
 A record frames one StateDelta: `RSC3`, the header's length, a JSON header, the payload. A delta carries what changed,
-and of the rest what is due to be written again (for the users see `stream/runtime/rewrite.py`); `keeps` says how many of
+and of the rest what is due to be written again (for the users: `stream/runtime/rewrite.py`); `keeps` says how many of
 the last deltas hold the whole state. A restore reads from there (`restore_from`) to the end, last write wins, and what
 is older may be deleted. `RSC2`, of former releases, is read too: it does not say so, and everything is kept.
 

@@ -21,8 +21,8 @@ class StateDelta:
     payload: bytes
     meta: dict[str, Any] = field(default_factory=dict)
     keeps: int = 0
-    """So many of the partition's last deltas, this one among them, hold the whole state: those before them may go. With 1
-    it does so alone; 0 lets nothing go."""
+    """So many of the partition's last deltas, this one among them, hold the whole state: those before them may go.
+    With 1 it does so alone; 0 lets nothing go."""
 
 
 @dataclass(slots=True)
