@@ -52,9 +52,10 @@ FULL = Size(1_000_000, 20_000, 5, users.MANY, memory.FULL, backfill.FULL, 40.0, 
 QUICK = Size(30_000, 4_000, 1, 50_000, 100_000, 50_000, 6.0, "1s")
 
 PARTS: dict[str, Callable[[Arena, Size], Part]] = {
+    # First: what it compares is how a small and a large table fit into caches and memory that the other parts fill.
+    "users": lambda arena, size: users.run(arena, size.crowd, size.events // 4, size.turns),
     "contests": lambda arena, size: contests.run(arena, size.events, size.turns),
     "workers": lambda arena, size: workers.run(arena, size.events, size.rounds),
-    "users": lambda arena, size: users.run(arena, size.crowd, size.events // 4, size.turns),
     "memory": lambda arena, size: memory.run(size.loaded),
     "latency": lambda arena, size: latency.run(arena, size.events, size.seconds, size.rounds),
     "sweep": lambda arena, size: sweep.run(arena, size.crowd, size.events, size.rounds, size.seconds, size.sweeps),

@@ -26,6 +26,9 @@ FLOOR = 64
 enough: were every row rewritten before it changes again, a turn of all rows would write each of them twice. A smaller
 delta counts as so many rows, for it costs a restore as much: a table that changes row by row is not a million deltas.
 """
+LOOKS = 16
+"""So many times as many rows are looked at, at the most, for those that are rewritten: a sweep makes deltas of very
+many, most of which may have newer copies."""
 
 _MASK = 0xFFFF_FFFF
 
@@ -37,6 +40,8 @@ class _Delta:
     """Those of its rows that may have their newest copy in it, ascending."""
     cost: int
     """Rows that were written in it, or FLOOR."""
+    start: int = 0
+    """How many of `rows` have been looked at, and have a newer copy now."""
 
 
 class Rewrite:
@@ -83,29 +88,46 @@ class Rewrite:
         for delta in self._deltas:
             start, stop = np.searchsorted(numbers, (delta.number, delta.number + 1)).tolist()
             delta.rows = by_age[start:stop].astype(np.int32)
+        # At once: whoever had the table before may be about to delete them.
+        while self._deltas and not len(self._deltas[0].rows):
+            self._drop_oldest()
 
     def _rewritten(self, changed: int, users: int) -> list[Rows]:
         """Rows of the oldest deltas, where they are in the way, and no more than are due."""
         parts: list[Rows] = []
-        room = max(FLOOR, changed)
-        held = self._held + max(changed, FLOOR)
-        while self._deltas:
+        room = most = max(FLOOR, changed)
+        looks = LOOKS * most
+        held = self._held + most
+        limit = HELD_SHARE * users
+        while self._deltas and room and looks > 0:
             oldest = self._deltas[0]
-            alive = oldest.rows[self._written[oldest.rows] == oldest.number & _MASK]
-            oldest.rows = alive
-            if len(alive) and (room == 0 or held + len(alive) <= HELD_SHARE * users):
+            left = len(oldest.rows) - oldest.start
+            if held + left <= limit:
                 break
-            some, oldest.rows = alive[:room], alive[room:]
+            part = oldest.rows[oldest.start : oldest.start + min(looks, 2 * most)]
+            alive = np.flatnonzero(self._written[part] == oldest.number & _MASK)
+            seen = len(part)
+            if seen == left and 0 < len(alive) <= limit - held:
+                break
+            if len(alive) > room:
+                seen = int(alive[room - 1]) + 1
+                alive = alive[:room]
+            some = part[alive].astype(np.intp)
             self._written[some] = self._number & _MASK
-            parts.append(some.astype(np.intp))
+            parts.append(some)
+            oldest.start += seen
+            looks -= seen
             room -= len(some)
             held += len(some)
-            if len(oldest.rows):
-                break
-            self._deltas.popleft()
-            self._held -= oldest.cost
-            held -= oldest.cost
+            if oldest.start >= len(oldest.rows):
+                held -= self._drop_oldest()
         return parts
+
+    def _drop_oldest(self) -> int:
+        """It holds no row's newest copy any more. Returns what it cost."""
+        cost = self._deltas.popleft().cost
+        self._held -= cost
+        return cost
 
     def _add(self, number: int, rows: Rows, count: int) -> None:
         cost = max(count, FLOOR)
