@@ -97,17 +97,17 @@ class Rewrite:
         parts: list[Rows] = []
         room = most = max(FLOOR, changed)
         looks = LOOKS * most
-        held = self._held + most
-        limit = HELD_SHARE * users
         while self._deltas and room and looks > 0:
             oldest = self._deltas[0]
             left = len(oldest.rows) - oldest.start
-            if held + left <= limit:
+            # Beside the deltas that are held: this one, and what is rewritten so far.
+            free = HELD_SHARE * users - self._held - most - (most - room)
+            if left <= free:
                 break
             part = oldest.rows[oldest.start : oldest.start + min(looks, 2 * most)]
             alive = np.flatnonzero(self._written[part] == oldest.number & _MASK)
             seen = len(part)
-            if seen == left and 0 < len(alive) <= limit - held:
+            if seen == left and 0 < len(alive) <= free:
                 break
             if len(alive) > room:
                 seen = int(alive[room - 1]) + 1
@@ -118,16 +118,13 @@ class Rewrite:
             oldest.start += seen
             looks -= seen
             room -= len(some)
-            held += len(some)
             if oldest.start >= len(oldest.rows):
-                held -= self._drop_oldest()
+                self._drop_oldest()
         return parts
 
-    def _drop_oldest(self) -> int:
-        """It holds no row's newest copy any more. Returns what it cost."""
-        cost = self._deltas.popleft().cost
-        self._held -= cost
-        return cost
+    def _drop_oldest(self) -> None:
+        """It holds no row's newest copy any more."""
+        self._held -= self._deltas.popleft().cost
 
     def _add(self, number: int, rows: Rows, count: int) -> None:
         cost = max(count, FLOOR)
